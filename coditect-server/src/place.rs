@@ -61,7 +61,7 @@ impl StoreLocation {
 
     /// Returns whether a store may exist: `true` for every cluster, since only a read can tell.
     pub(crate) fn may_have_store(&self) -> Result<bool> {
-        self.folder().map_or(Ok(true), Database::is_in)
+        self.folder().map_or(Ok(true), Database::exists)
     }
 }
 

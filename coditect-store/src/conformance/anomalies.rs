@@ -1,5 +1,5 @@
 //! The anomalies of weaker isolation levels, none of which may occur: the cases of Hermitage
-//! (<https://github.com/ept/hermitage>) under its names, after Adya's thesis.
+//! (<https://github.com/ept/hermitage>), with its names for the anomalies of Adya's thesis.
 //!
 //! There are two rows: 1 = 10, 2 = 20. Where Hermitage makes a transaction wait for a lock, here
 //! the later of two conflicting transactions is refused at its commit.
@@ -33,11 +33,11 @@ async fn multiples(tx: &Transaction, number: u8) -> Vec<(u8, u8)> {
     rows
 }
 
-async fn refused(tx: Transaction) {
+async fn expect_conflict(tx: Transaction) {
     assert_eq!(kind(tx.commit().await), ErrorKind::Conflict);
 }
 
-pub(super) async fn g0_writes_are_not_mixed(database: Database) {
+pub(super) async fn g0_no_dirty_write(database: Database) {
     two_rows(&database).await;
     let (one, two) = (database.begin(), database.begin());
     set(&one, 1, 11);
@@ -50,7 +50,7 @@ pub(super) async fn g0_writes_are_not_mixed(database: Database) {
     assert_eq!(all(&database.begin()).await, [(1, 12), (2, 22)]);
 }
 
-pub(super) async fn g1a_nothing_is_read_that_is_given_up(database: Database) {
+pub(super) async fn g1a_no_aborted_read(database: Database) {
     two_rows(&database).await;
     let (one, two) = (database.begin(), database.begin());
     set(&one, 1, 101);
@@ -60,7 +60,7 @@ pub(super) async fn g1a_nothing_is_read_that_is_given_up(database: Database) {
     two.commit().await.unwrap();
 }
 
-pub(super) async fn g1b_nothing_is_read_that_is_written_over_before_the_commit(database: Database) {
+pub(super) async fn g1b_no_intermediate_read(database: Database) {
     two_rows(&database).await;
     let (one, two) = (database.begin(), database.begin());
     set(&one, 1, 101);
@@ -72,7 +72,7 @@ pub(super) async fn g1b_nothing_is_read_that_is_written_over_before_the_commit(d
     assert_eq!(get(&database.begin(), 1).await, Some(11));
 }
 
-pub(super) async fn g1c_information_does_not_flow_in_a_circle(database: Database) {
+pub(super) async fn g1c_no_circular_information_flow(database: Database) {
     two_rows(&database).await;
     let (one, two) = (database.begin(), database.begin());
     set(&one, 1, 11);
@@ -80,10 +80,10 @@ pub(super) async fn g1c_information_does_not_flow_in_a_circle(database: Database
     assert_eq!(get(&one, 2).await, Some(20));
     assert_eq!(get(&two, 1).await, Some(10));
     one.commit().await.unwrap();
-    refused(two).await;
+    expect_conflict(two).await;
 }
 
-pub(super) async fn otv_a_transaction_that_was_seen_does_not_vanish(database: Database) {
+pub(super) async fn otv_observed_transaction_does_not_vanish(database: Database) {
     two_rows(&database).await;
     let (one, two, three) = (database.begin(), database.begin(), database.begin());
     set(&one, 1, 11);
@@ -98,7 +98,7 @@ pub(super) async fn otv_a_transaction_that_was_seen_does_not_vanish(database: Da
     three.commit().await.unwrap();
 }
 
-pub(super) async fn pmp_what_a_predicate_was_read_of_does_not_change(database: Database) {
+pub(super) async fn pmp_predicate_read_is_repeatable(database: Database) {
     two_rows(&database).await;
     let (one, two) = (database.begin(), database.begin());
     assert_eq!(multiples(&one, 30).await, []);
@@ -108,7 +108,7 @@ pub(super) async fn pmp_what_a_predicate_was_read_of_does_not_change(database: D
     one.commit().await.unwrap();
 }
 
-pub(super) async fn pmp_nothing_is_written_by_a_predicate_that_holds_no_more(database: Database) {
+pub(super) async fn pmp_stale_predicate_write_conflicts(database: Database) {
     two_rows(&database).await;
     let (one, two) = (database.begin(), database.begin());
     for (row, value) in all(&one).await {
@@ -118,22 +118,22 @@ pub(super) async fn pmp_nothing_is_written_by_a_predicate_that_holds_no_more(dat
         two.clear(&[row]);
     }
     one.commit().await.unwrap();
-    refused(two).await;
+    expect_conflict(two).await;
     assert_eq!(all(&database.begin()).await, [(1, 20), (2, 30)]);
 }
 
-pub(super) async fn p4_no_update_is_lost(database: Database) {
+pub(super) async fn p4_no_lost_update(database: Database) {
     two_rows(&database).await;
     let (one, two) = (database.begin(), database.begin());
     let (first, second) = (get(&one, 1).await.unwrap(), get(&two, 1).await.unwrap());
     set(&one, 1, first + 1);
     set(&two, 1, second + 1);
     one.commit().await.unwrap();
-    refused(two).await;
+    expect_conflict(two).await;
     assert_eq!(get(&database.begin(), 1).await, Some(11));
 }
 
-pub(super) async fn g_single_one_state_is_read(database: Database) {
+pub(super) async fn g_single_no_read_skew(database: Database) {
     two_rows(&database).await;
     let (one, two) = (database.begin(), database.begin());
     assert_eq!(get(&one, 1).await, Some(10));
@@ -141,11 +141,11 @@ pub(super) async fn g_single_one_state_is_read(database: Database) {
     set(&two, 1, 12);
     set(&two, 2, 18);
     two.commit().await.unwrap();
-    assert_eq!(get(&one, 2).await, Some(20), "as it was with the first");
+    assert_eq!(get(&one, 2).await, Some(20), "read at the same version as row 1");
     one.commit().await.unwrap();
 }
 
-pub(super) async fn g_single_one_state_is_read_by_predicates(database: Database) {
+pub(super) async fn g_single_no_read_skew_of_predicates(database: Database) {
     two_rows(&database).await;
     let (one, two) = (database.begin(), database.begin());
     assert_eq!(multiples(&one, 5).await, [(1, 10), (2, 20)]);
@@ -155,9 +155,7 @@ pub(super) async fn g_single_one_state_is_read_by_predicates(database: Database)
     one.commit().await.unwrap();
 }
 
-pub(super) async fn g_single_nothing_is_written_by_what_was_read_before_another_commit(
-    database: Database,
-) {
+pub(super) async fn g_single_stale_write_conflicts(database: Database) {
     two_rows(&database).await;
     let (one, two) = (database.begin(), database.begin());
     assert_eq!(get(&one, 1).await, Some(10));
@@ -167,13 +165,11 @@ pub(super) async fn g_single_nothing_is_written_by_what_was_read_before_another_
     for (row, _) in multiples(&one, 20).await {
         one.clear(&[row]);
     }
-    refused(one).await;
+    expect_conflict(one).await;
     assert_eq!(all(&database.begin()).await, [(1, 12), (2, 18)]);
 }
 
-pub(super) async fn g2_item_of_two_that_each_write_what_the_other_read_one_is_refused(
-    database: Database,
-) {
+pub(super) async fn g2_item_no_write_skew(database: Database) {
     two_rows(&database).await;
     let (one, two) = (database.begin(), database.begin());
     assert_eq!((get(&one, 1).await, get(&one, 2).await), (Some(10), Some(20)));
@@ -181,12 +177,10 @@ pub(super) async fn g2_item_of_two_that_each_write_what_the_other_read_one_is_re
     set(&one, 1, 11);
     set(&two, 2, 21);
     one.commit().await.unwrap();
-    refused(two).await;
+    expect_conflict(two).await;
 }
 
-pub(super) async fn g2_of_two_that_each_add_to_what_the_other_looked_for_one_is_refused(
-    database: Database,
-) {
+pub(super) async fn g2_no_write_skew_of_predicates(database: Database) {
     two_rows(&database).await;
     let (one, two) = (database.begin(), database.begin());
     assert_eq!(multiples(&one, 3).await, []);
@@ -194,11 +188,11 @@ pub(super) async fn g2_of_two_that_each_add_to_what_the_other_looked_for_one_is_
     set(&one, 3, 30);
     set(&two, 4, 42);
     one.commit().await.unwrap();
-    refused(two).await;
+    expect_conflict(two).await;
     assert_eq!(multiples(&database.begin(), 3).await, [(3, 30)]);
 }
 
-pub(super) async fn g2_of_three_in_a_circle_one_is_refused(database: Database) {
+pub(super) async fn g2_no_cycle_of_three(database: Database) {
     two_rows(&database).await;
     let (one, two, three) = (database.begin(), database.begin(), database.begin());
     assert_eq!(all(&one).await, [(1, 10), (2, 20)]);
@@ -206,9 +200,9 @@ pub(super) async fn g2_of_three_in_a_circle_one_is_refused(database: Database) {
     let second = get(&two, 2).await.unwrap();
     set(&two, 2, second + 5);
     two.commit().await.unwrap();
-    // A reader that sees the second is ordered between the two, so the first cannot come after it.
+    // `three` reads the write of `two` and not that of `one`, so `one` cannot be ordered before it.
     assert_eq!(all(&three).await, [(1, 10), (2, 25)]);
     three.commit().await.unwrap();
     set(&one, 1, 0);
-    refused(one).await;
+    expect_conflict(one).await;
 }

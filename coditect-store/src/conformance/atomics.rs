@@ -32,8 +32,9 @@ const TABLE: [(AtomicOp, Option<Bytes>, Bytes, Option<Bytes>); 22] = [
     (AtomicOp::CompareAndClear, Some(b""), b"", None),
 ];
 
-/// The origin of the value: stored, own, or read before the commit.
-pub(super) async fn each_operation_makes_of_a_value_what_it_says(database: Database) {
+/// Applies each operation to a stored value and to an own write, with and without a read before the
+/// commit.
+pub(super) async fn atomic_operations_return_documented_results(database: Database) {
     for (row, (op, before, operand, after)) in TABLE.iter().enumerate() {
         for is_own in [false, true] {
             let (seed, tx) = (database.begin(), database.begin());
@@ -54,7 +55,7 @@ pub(super) async fn each_operation_makes_of_a_value_what_it_says(database: Datab
     }
 }
 
-pub(super) async fn what_does_not_fit_is_not_appended(database: Database) {
+pub(super) async fn append_beyond_the_value_limit_is_ignored(database: Database) {
     let append = async |bytes: usize| {
         let tx = database.begin();
         tx.atomic(AtomicOp::AppendIfFits, b"k", &vec![7; bytes]);
@@ -67,7 +68,7 @@ pub(super) async fn what_does_not_fit_is_not_appended(database: Database) {
     assert_eq!(append(1).await, VALUE_SIZE_LIMIT);
 }
 
-pub(super) async fn a_versionstamp_is_filled_into_a_key_or_a_value(database: Database) {
+pub(super) async fn versionstamp_is_filled_into_keys_and_values(database: Database) {
     let tx = database.begin();
     tx.set_versionstamped_key(b"log/", b"/end", b"key");
     tx.set_versionstamped_value(b"value", b"at ", b"!");
@@ -94,7 +95,7 @@ pub(super) async fn atomic_operations_on_one_key_do_not_conflict(database: Datab
     assert_eq!(sum, 64_u64.to_le_bytes());
 }
 
-pub(super) async fn no_atomic_operation_conflicts_with_any_other(database: Database) {
+pub(super) async fn different_atomic_operations_do_not_conflict(database: Database) {
     let mut open = Vec::new();
     for (op, ..) in TABLE {
         let tx = database.begin();

@@ -1,5 +1,5 @@
-//! Strict serializability: one version for all reads, and conflicts only with later writes to what
-//! was read.
+//! Strict serializability: one version for all reads, and conflicts only with later writes of keys
+//! that were read.
 
 use futures_util::future::join_all;
 
@@ -8,7 +8,7 @@ use super::{
     keys, kind, value, write,
 };
 
-pub(super) async fn all_reads_see_one_version(database: Database) {
+pub(super) async fn reads_see_one_version(database: Database) {
     write(&database, &[("a", "old"), ("b", "old")]).await;
     let reader = database.begin();
     assert_eq!(reader.get(b"a").await.unwrap().as_deref(), Some(&b"old"[..]));
@@ -19,8 +19,8 @@ pub(super) async fn all_reads_see_one_version(database: Database) {
     assert_eq!(last, b"b");
 }
 
-/// A read version that is cached for later transactions would miss commits.
-pub(super) async fn a_transaction_sees_all_that_was_committed_before_it_began(database: Database) {
+/// A cached read version would miss commits.
+pub(super) async fn transaction_reads_all_earlier_commits(database: Database) {
     let other = database.clone();
     for number in 0..20 {
         let (writing, reading) =
@@ -34,7 +34,7 @@ pub(super) async fn a_transaction_sees_all_that_was_committed_before_it_began(da
     }
 }
 
-pub(super) async fn reading_what_was_written_since_conflicts(database: Database) {
+pub(super) async fn later_write_of_a_read_key_conflicts(database: Database) {
     let tx = database.begin();
     tx.get(b"a").await.unwrap();
     write(&database, &[("a", "1")]).await;
@@ -57,7 +57,7 @@ async fn read(tx: &Transaction, how: usize) {
     }
 }
 
-pub(super) async fn each_kind_of_read_conflicts_with_each_kind_of_write(database: Database) {
+pub(super) async fn every_read_conflicts_with_every_write(database: Database) {
     let changes: [(&str, Change); 7] = [
         ("set", |tx| tx.set(b"k", b"other")),
         ("clear", |tx| tx.clear(b"k")),
@@ -81,10 +81,8 @@ pub(super) async fn each_kind_of_read_conflicts_with_each_kind_of_write(database
     }
 }
 
-/// The key of a versionstamp is known only at the commit.
-pub(super) async fn a_versionstamped_key_conflicts_with_a_read_of_where_it_comes_to_lie(
-    database: Database,
-) {
+/// The final key is known only at the commit.
+pub(super) async fn versionstamped_key_conflicts_with_reads_of_its_range(database: Database) {
     let (within, beside) = (database.begin(), database.begin());
     within.get_range(&RangeQuery::new(b"log/", b"log0")).await.unwrap();
     beside.get_range(&RangeQuery::new(b"m", b"z")).await.unwrap();
@@ -98,7 +96,7 @@ pub(super) async fn a_versionstamped_key_conflicts_with_a_read_of_where_it_comes
     beside.commit().await.unwrap();
 }
 
-pub(super) async fn what_a_page_did_not_come_to_does_not_conflict(database: Database) {
+pub(super) async fn unread_rest_of_a_page_does_not_conflict(database: Database) {
     write(&database, &[("b", "123"), ("d", "123"), ("f", "123")]).await;
     let conflicts = async |query: &RangeQuery, key: &str| {
         let tx = database.begin();
@@ -147,8 +145,8 @@ pub(super) async fn blind_writes_never_conflict(database: Database) {
     }
 }
 
-/// A symmetric conflict test would refuse a writer for the reads of another.
-pub(super) async fn writing_over_what_another_has_read_does_not_conflict(database: Database) {
+/// A symmetric conflict check would reject the writer for the reads of the other transaction.
+pub(super) async fn overwriting_a_key_read_by_another_does_not_conflict(database: Database) {
     write(&database, &[("a", "1")]).await;
     let (reader, writer) = (database.begin(), database.begin());
     for tx in [&reader, &writer] {
@@ -162,7 +160,7 @@ pub(super) async fn writing_over_what_another_has_read_does_not_conflict(databas
     writer.commit().await.unwrap();
 }
 
-pub(super) async fn who_only_reads_always_commits(database: Database) {
+pub(super) async fn read_only_transaction_always_commits(database: Database) {
     let tx = database.begin();
     tx.get(b"a").await.unwrap();
     write(&database, &[("a", "1")]).await;
@@ -171,8 +169,8 @@ pub(super) async fn who_only_reads_always_commits(database: Database) {
     assert_eq!((tx.committed_version(), tx.versionstamp()), (None, None));
 }
 
-/// A transaction that fails after its first half is written must not leave that half in the batch.
-pub(super) async fn who_is_refused_among_many_leaves_nothing_of_its_own(database: Database) {
+/// A commit that fails after its first half must not leave that half in the batch.
+pub(super) async fn rejected_commit_of_a_batch_leaves_no_writes(database: Database) {
     let mut open = Vec::new();
     for number in 0..40_u8 {
         let tx = database.begin();

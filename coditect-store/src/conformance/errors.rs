@@ -9,20 +9,20 @@ fn invalid<T: std::fmt::Debug>(outcome: Result<T>) -> Option<i32> {
     error.code()
 }
 
-pub(super) async fn a_read_that_makes_no_sense_is_invalid(database: Database) {
+pub(super) async fn illegal_read_is_invalid(database: Database) {
     let tx = database.begin();
     assert_eq!(invalid(tx.get(b"\xff").await), Some(2004));
     assert_eq!(invalid(tx.get_range(&RangeQuery::new(b"", b"\xff\x01")).await), Some(2004));
     assert_eq!(invalid(tx.add_read_conflict_range(b"b", b"a")), Some(2005));
     assert_eq!(invalid(tx.add_write_conflict_range(b"b", b"a")), Some(2005));
     let inverted = tx.get_range(&RangeQuery::new(b"b", b"a")).await.unwrap();
-    assert!(inverted.rows.is_empty(), "that one does make sense");
-    // None of these was a read or a write.
+    assert!(inverted.rows.is_empty(), "an inverted range of keys is empty");
+    // None of these fails the commit.
     tx.set(b"a", b"1");
     tx.commit().await.unwrap();
 }
 
-pub(super) async fn a_write_that_makes_no_sense_is_invalid_at_the_commit(database: Database) {
+pub(super) async fn illegal_write_is_invalid_at_the_commit(database: Database) {
     type Write = fn(&Transaction);
     let writes: [(Write, i32); 5] = [
         (|tx| tx.set(b"\xff", b""), 2004),
@@ -40,8 +40,7 @@ pub(super) async fn a_write_that_makes_no_sense_is_invalid_at_the_commit(databas
     }
 }
 
-/// Unknown before the commit.
-pub(super) async fn a_versionstamp_cannot_be_read_before_its_commit(database: Database) {
+pub(super) async fn versionstamp_is_unreadable_before_the_commit(database: Database) {
     let tx = database.begin();
     tx.set_versionstamped_value(b"k", b"", b"");
     assert_eq!(invalid(tx.get(b"k").await), Some(1036));
@@ -50,7 +49,7 @@ pub(super) async fn a_versionstamp_cannot_be_read_before_its_commit(database: Da
     assert_eq!(invalid(tx.get_range(&RangeQuery::new(b"log/", b"log0")).await), Some(1036));
 }
 
-pub(super) async fn a_transaction_is_committed_once(database: Database) {
+pub(super) async fn transaction_commits_once(database: Database) {
     let tx = database.begin();
     tx.set(b"a", b"1");
     tx.commit().await.unwrap();
@@ -58,7 +57,7 @@ pub(super) async fn a_transaction_is_committed_once(database: Database) {
     assert_eq!(invalid(tx.get(b"a").await), Some(2017));
 }
 
-pub(super) async fn a_cancelled_transaction_answers_that_it_is(database: Database) {
+pub(super) async fn cancelled_transaction_returns_closed(database: Database) {
     let tx = database.begin();
     tx.set(b"a", b"1");
     tx.cancel();
@@ -69,7 +68,7 @@ pub(super) async fn a_cancelled_transaction_answers_that_it_is(database: Databas
     assert_eq!(value(&database, "a").await, None);
 }
 
-pub(super) async fn a_closed_database_answers_that_it_is(database: Database) {
+pub(super) async fn closed_database_returns_closed(database: Database) {
     let (reader, writer) = (database.begin(), database.begin());
     reader.get(b"a").await.unwrap();
     writer.set(b"a", b"1");

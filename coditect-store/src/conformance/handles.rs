@@ -4,7 +4,7 @@ use futures_util::future::{join, join_all};
 
 use super::{AtomicOp, Database, RangeQuery, keys, value, write};
 
-pub(super) async fn a_dropped_transaction_leaves_no_trace(database: Database) {
+pub(super) async fn dropped_transaction_has_no_effect(database: Database) {
     let reader = database.begin();
     reader.get(b"a").await.unwrap();
     let tx = database.begin();
@@ -17,7 +17,7 @@ pub(super) async fn a_dropped_transaction_leaves_no_trace(database: Database) {
     reader.commit().await.unwrap();
 }
 
-pub(super) async fn many_handles_share_one_database(database: Database) {
+pub(super) async fn handles_share_one_database(database: Database) {
     let commits = (b'a'..b'i').map(|letter| {
         let database = database.clone();
         async move {
@@ -31,7 +31,7 @@ pub(super) async fn many_handles_share_one_database(database: Database) {
     assert_eq!(all.concat(), "abcdefgh");
 }
 
-pub(super) async fn clones_of_a_transaction_are_one_and_may_read_together(database: Database) {
+pub(super) async fn clones_share_a_transaction(database: Database) {
     write(&database, &[("a", "1"), ("b", "2")]).await;
     let tx = database.begin();
     let clone = tx.clone();
@@ -43,7 +43,7 @@ pub(super) async fn clones_of_a_transaction_are_one_and_may_read_together(databa
     assert_eq!(value(&database, "c").await.as_deref(), Some("3"));
 }
 
-pub(super) async fn futures_go_from_thread_to_thread(database: Database) {
+pub(super) async fn futures_are_send(database: Database) {
     let tx = database.begin();
     let work = async move {
         let query = RangeQuery::new(b"", b"\xff");

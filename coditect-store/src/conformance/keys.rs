@@ -2,7 +2,7 @@
 
 use super::{Database, KeySelector, RangeQuery, keys, value, write};
 
-pub(super) async fn keys_are_ordered_as_bytes(database: Database) {
+pub(super) async fn keys_sort_in_byte_order(database: Database) {
     let ordered: [&[u8]; 11] = [
         b"",
         b"\0",
@@ -16,7 +16,7 @@ pub(super) async fn keys_are_ordered_as_bytes(database: Database) {
         b"\x80",
         b"\xfe\xff\xff",
     ];
-    // Neither the order of the writes nor that of the commits matters.
+    // Writes and commits in another order.
     for first in [1, 0] {
         let tx = database.begin();
         ordered.iter().skip(first).step_by(2).rev().for_each(|key| tx.set(key, key));
@@ -28,11 +28,11 @@ pub(super) async fn keys_are_ordered_as_bytes(database: Database) {
     assert!(rows.iter().all(|row| row.value == row.key));
 }
 
-pub(super) async fn a_value_is_there_from_its_set_to_its_clear(database: Database) {
+pub(super) async fn get_returns_the_last_value_until_it_is_cleared(database: Database) {
     assert_eq!(value(&database, "a").await, None);
     for text in ["1", "another", ""] {
         write(&database, &[("a", text)]).await;
-        assert_eq!(value(&database, "a").await.as_deref(), Some(text), "an empty value is one");
+        assert_eq!(value(&database, "a").await.as_deref(), Some(text), "an empty value is a value");
     }
     for _ in 0..2 {
         let tx = database.begin();
@@ -42,8 +42,8 @@ pub(super) async fn a_value_is_there_from_its_set_to_its_clear(database: Databas
     }
 }
 
-/// Engines that split values have left the last part of a longer one behind.
-pub(super) async fn a_shorter_value_leaves_nothing_of_the_longer_one(database: Database) {
+/// Engines that split values may leave the last part of a longer one behind.
+pub(super) async fn shorter_value_replaces_a_longer_one(database: Database) {
     for length in [90_000, 10_001, 10_000, 1, 0, 4_097] {
         let tx = database.begin();
         let written: Vec<_> = (0_u8..251).cycle().take(length).collect();
@@ -55,7 +55,7 @@ pub(super) async fn a_shorter_value_leaves_nothing_of_the_longer_one(database: D
     }
 }
 
-pub(super) async fn a_cleared_range_has_its_begin_and_not_its_end(database: Database) {
+pub(super) async fn clear_range_excludes_its_end(database: Database) {
     write(&database, &[("a", ""), ("b", ""), ("b\0", ""), ("bb", ""), ("c", ""), ("d", "")]).await;
     let tx = database.begin();
     tx.clear_range(b"b", b"c");
@@ -65,7 +65,7 @@ pub(super) async fn a_cleared_range_has_its_begin_and_not_its_end(database: Data
     assert_eq!(left, ["a", "c", "d"]);
 }
 
-pub(super) async fn a_selector_names_a_key_by_its_place(database: Database) {
+pub(super) async fn get_key_resolves_selectors(database: Database) {
     write(&database, &[("b", ""), ("d", ""), ("f", "")]).await;
     let on =
         |selector: KeySelector, by: i32| KeySelector { offset: selector.offset + by, ..selector };
@@ -88,7 +88,7 @@ pub(super) async fn a_selector_names_a_key_by_its_place(database: Database) {
     }
 }
 
-pub(super) async fn a_range_goes_from_one_selector_up_to_another(database: Database) {
+pub(super) async fn get_range_resolves_both_selectors(database: Database) {
     write(&database, &[("b", ""), ("d", ""), ("f", ""), ("h", "")]).await;
     let tx = database.begin();
     for (begin, end, expected) in [

@@ -7,8 +7,8 @@ use super::{
     TRANSACTION_SIZE_LIMIT, Transaction, VALUE_SIZE_LIMIT, kind, value, write,
 };
 
-/// Length that a prefix may take from a key.
-const FOR_A_PREFIX: usize = 100;
+/// Maximum length of the prefix of the database under test, in bytes.
+const MAX_PREFIX_BYTES: usize = 100;
 
 fn limit<T: std::fmt::Debug>(outcome: Result<T>) -> Option<i32> {
     let error = outcome.unwrap_err();
@@ -16,12 +16,12 @@ fn limit<T: std::fmt::Debug>(outcome: Result<T>) -> Option<i32> {
     error.code()
 }
 
-pub(super) async fn a_key_of_more_than_10_000_bytes_is_refused(database: Database) {
+pub(super) async fn key_above_10_000_bytes_is_refused(database: Database) {
     let writes: [fn(&Transaction, &[u8]); 2] =
         [|tx, key| tx.set(key, b"1"), |tx, key| tx.atomic(AtomicOp::Add, key, b"1")];
     for write in writes {
         let tx = database.begin();
-        let longest = vec![b'k'; KEY_SIZE_LIMIT - FOR_A_PREFIX];
+        let longest = vec![b'k'; KEY_SIZE_LIMIT - MAX_PREFIX_BYTES];
         write(&tx, &longest);
         tx.commit().await.unwrap();
         assert_eq!(database.begin().get(&longest).await.unwrap().unwrap(), b"1");
@@ -35,10 +35,10 @@ pub(super) async fn a_key_of_more_than_10_000_bytes_is_refused(database: Databas
         tx.commit().await.unwrap();
     }
     let found = database.begin().get(&[b'k'; KEY_SIZE_LIMIT + 1]).await;
-    assert_eq!(found.unwrap(), None, "there is none that is so long");
+    assert_eq!(found.unwrap(), None, "no key is that long");
 }
 
-pub(super) async fn a_value_of_more_than_100_000_bytes_is_refused(database: Database) {
+pub(super) async fn value_above_100_000_bytes_is_refused(database: Database) {
     let tx = database.begin();
     tx.set(b"a", &vec![1; VALUE_SIZE_LIMIT]);
     tx.commit().await.unwrap();
@@ -49,7 +49,7 @@ pub(super) async fn a_value_of_more_than_100_000_bytes_is_refused(database: Data
     assert!(found == vec![1; VALUE_SIZE_LIMIT]);
 }
 
-pub(super) async fn a_transaction_of_more_than_10_000_000_bytes_is_refused(database: Database) {
+pub(super) async fn transaction_above_10_000_000_bytes_is_refused(database: Database) {
     let value = vec![0; VALUE_SIZE_LIMIT];
     let fitting = TRANSACTION_SIZE_LIMIT / VALUE_SIZE_LIMIT - 1;
     for (values, fits) in [(fitting, true), (fitting + 1, false)] {
@@ -67,7 +67,7 @@ pub(super) async fn a_transaction_of_more_than_10_000_000_bytes_is_refused(datab
     assert_eq!(self::value(&database, "size").await.unwrap(), fitting.to_string());
 }
 
-pub(super) async fn a_refused_write_shows_at_the_next_read_and_at_the_commit(database: Database) {
+pub(super) async fn invalid_write_fails_the_next_read_and_the_commit(database: Database) {
     let tx = database.begin();
     tx.set(b"a", &vec![0; VALUE_SIZE_LIMIT + 1]);
     tx.set(b"b", b"fine");
@@ -76,7 +76,7 @@ pub(super) async fn a_refused_write_shows_at_the_next_read_and_at_the_commit(dat
     assert_eq!(value(&database, "b").await, None);
 }
 
-pub(super) async fn the_size_counts_keys_values_and_conflict_ranges(database: Database) {
+pub(super) async fn size_includes_keys_values_and_conflict_ranges(database: Database) {
     let tx = database.begin();
     assert_eq!(tx.approximate_size().await.unwrap(), 0);
     tx.set(b"key", b"value");
@@ -86,10 +86,8 @@ pub(super) async fn the_size_counts_keys_values_and_conflict_ranges(database: Da
     assert!(tx.approximate_size().await.unwrap() >= one + 1_000);
 }
 
-/// All cases that wait for the lifetime of a transaction, so that they wait once.
-pub(super) async fn after_five_seconds_a_transaction_is_too_old_and_a_new_one_is_not(
-    database: Database,
-) {
+/// Covers all effects of the lifetime of transactions, to wait for it only once.
+pub(super) async fn transaction_is_too_old_after_five_seconds(database: Database) {
     write(&database, &[("a", "1")]).await;
     let (reader, scanner) = (database.begin(), database.begin());
     let (writer, blind) = (database.begin(), database.begin());
@@ -120,19 +118,19 @@ pub(super) async fn after_five_seconds_a_transaction_is_too_old_and_a_new_one_is
     let error = reader.get(b"a").await.unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::TransactionTooOld, Some(1007)));
     assert!(error.is_retryable());
-    assert_eq!(kind(reader.commit().await), ErrorKind::TransactionTooOld, "its read failed");
+    assert_eq!(kind(reader.commit().await), ErrorKind::TransactionTooOld, "a read failed");
     let page = scanner.get_range(&RangeQuery::new(b"", b"\xff")).await;
     assert_eq!(kind(page), ErrorKind::TransactionTooOld);
     assert_eq!(kind(writer.commit().await), ErrorKind::TransactionTooOld);
     assert_eq!(
         kind(blind.commit().await),
         ErrorKind::TransactionTooOld,
-        "it has writes and a read version"
+        "has writes and a read version"
     );
     assert_eq!(
         kind(snapshot.commit().await),
         ErrorKind::TransactionTooOld,
-        "it has writes and a read version"
+        "has writes and a read version"
     );
     versionless.commit().await.unwrap();
 }

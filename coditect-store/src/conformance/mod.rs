@@ -1,8 +1,8 @@
-//! The conformance suite: a case for each clause of the contract, and for each fault that other
-//! engines had. It runs on every engine and in every mode, without exemptions.
+//! The conformance suite: a case for each clause of the contract, and for each known fault of other
+//! engines. It runs on every engine and in every mode, without exemptions.
 //!
-//! It is available with the feature `conformance`, for tests. A crate that opens or wraps a
-//! database in its own way runs each case as a test:
+//! The suite is available with the feature `conformance`. A crate that opens or wraps a database in
+//! its own way runs each case as a test:
 //!
 //! ```
 //! use coditect_store::{
@@ -18,93 +18,91 @@
 //! # fn main() {}
 //! ```
 //!
-//! A case has its own empty database and uses nothing but the contract. It does not depend on
-//! speed, as long as a transaction ends within five seconds, and fails if the statement in its name
-//! does not hold. The cases are listed in [`conformance_suite!`].
+//! Each case gets an empty database of its own, and uses only the contract. Cases do not depend on
+//! timing as long as a transaction ends within five seconds. [`conformance_suite!`] lists the cases.
 //!
 //! [`conformance_suite!`]: crate::conformance_suite
 //!
 //! # The contract, clause by clause
 //!
-//! | what is promised | cases |
+//! | clause | cases |
 //! |---|---|
-//! | ordered byte keys | `keys_are_ordered_as_bytes` |
-//! | `get`, `set`, `clear`, `clear_range` | `a_value_is_there_from_its_set_to_its_clear`, `a_cleared_range_has_its_begin_and_not_its_end` |
-//! | `get_range`: selectors | `a_selector_names_a_key_by_its_place`, `a_range_goes_from_one_selector_up_to_another` |
-//! | … limit, reverse, byte target; a page says why it stopped | `a_page_says_why_it_stopped`, `a_descending_range_stays_so_with_own_writes` |
-//! | … streaming | `a_stream_gives_every_key_once_in_both_orders`, `a_stream_merges_own_writes_on_each_page` |
-//! | strict serializability | `a_transaction_sees_all_that_was_committed_before_it_began`, `reading_what_was_written_since_conflicts`, `no_update_is_lost_among_many_threads`, and Hermitage's below |
-//! | … reads at one read version | `all_reads_see_one_version`, `what_is_written_together_is_never_seen_apart` |
-//! | … read conflicts of what was really read | `each_kind_of_read_conflicts_with_each_kind_of_write`, `what_a_page_did_not_come_to_does_not_conflict`, `who_only_reads_always_commits` |
-//! | … write conflicts | `each_kind_of_read_conflicts_with_each_kind_of_write`, `a_versionstamped_key_conflicts_with_a_read_of_where_it_comes_to_lie` |
-//! | read your writes | `own_writes_are_seen_at_once_and_by_others_after_the_commit`, `reads_of_own_writes_do_not_conflict` |
-//! | … in ranges, through clears, through atomic operations | `ranges_and_selectors_see_own_sets_and_clears`, `atomic_operations_are_seen_over_what_was_there`, `a_read_of_an_own_atomic_operation_conflicts` |
-//! | snapshot reads | `snapshot_reads_do_not_conflict`, `snapshot_reads_see_the_same_version_and_own_writes` |
-//! | explicit conflict ranges | `explicit_ranges_conflict_as_given` |
-//! | atomic operations | `each_operation_makes_of_a_value_what_it_says`, `what_does_not_fit_is_not_appended`, `a_versionstamp_is_filled_into_a_key_or_a_value` |
-//! | … never conflict with each other | `atomic_operations_on_one_key_do_not_conflict`, `no_atomic_operation_conflicts_with_any_other` |
-//! | versionstamps: ten bytes, commit order | `versionstamps_sort_in_commit_order`, `stamps_of_commits_that_run_together_are_in_the_order_of_their_effects` |
-//! | the read version can be had and set | `a_read_version_can_be_had_and_set`, `a_committed_version_can_be_read_at`, `a_read_version_of_the_future_is_refused` |
-//! | `watch` resolves after a commit that changed the key | `a_watch_fires_after_a_commit_that_changed_its_key`, `a_watch_does_not_fire_while_its_key_is_as_it_was`, `a_watch_fires_if_its_key_changed_before_it_was_live`, `a_watch_is_of_what_its_own_transaction_wrote` |
-//! | … bounded | `watches_are_bounded_and_dropped_ones_make_room` |
-//! | … cancelled cleanly | `a_watch_ends_with_its_transaction`, `a_watch_ends_with_its_database`, `a_watch_of_a_refused_commit_gives_its_error` |
-//! | limits: key, value, transaction | `a_key_of_more_than_10_000_bytes_is_refused`, `a_value_of_more_than_100_000_bytes_is_refused`, `a_transaction_of_more_than_10_000_000_bytes_is_refused`, `the_size_counts_keys_values_and_conflict_ranges` |
-//! | … five seconds | `after_five_seconds_a_transaction_is_too_old_and_a_new_one_is_not` |
-//! | errors: `Conflict` | `reading_what_was_written_since_conflicts` |
-//! | … `TransactionTooOld` | `after_five_seconds_a_transaction_is_too_old_and_a_new_one_is_not` |
-//! | … `MaybeCommitted` | `an_unknown_outcome_is_returned_and_nothing_is_run_again` |
-//! | … `Unavailable` | `a_read_version_of_the_future_is_refused` |
-//! | … `Limit` | the limits', and `a_refused_write_shows_at_the_next_read_and_at_the_commit` |
-//! | … `Invalid` | `a_read_that_makes_no_sense_is_invalid`, `a_write_that_makes_no_sense_is_invalid_at_the_commit`, `a_versionstamp_cannot_be_read_before_its_commit`, `a_transaction_is_committed_once` |
-//! | … `Closed` | `a_cancelled_transaction_answers_that_it_is`, `a_closed_database_answers_that_it_is` |
-//! | `run`: the retry loop, its budgets | `run_tries_again_until_it_does_not_conflict`, `an_error_of_the_closure_writes_nothing_and_is_returned_at_once`, `there_are_as_many_attempts_as_the_budgets_allow` |
-//! | … an unknown outcome is never applied twice | `an_attempt_that_did_commit_is_recognised_and_counts_once`, `an_attempt_that_did_not_commit_is_run_again`, `what_is_right_to_do_twice_is_run_again` |
-//! | one type, whose clones are one; futures are `Send` | `many_handles_share_one_database`, `clones_of_a_transaction_are_one_and_may_read_together`, `futures_go_from_thread_to_thread` |
-//! | dropping a transaction cancels it | `a_dropped_transaction_leaves_no_trace` |
+//! | ordered byte keys | `keys_sort_in_byte_order` |
+//! | `get`, `set`, `clear`, `clear_range` | `get_returns_the_last_value_until_it_is_cleared`, `clear_range_excludes_its_end` |
+//! | `get_range`: selectors | `get_key_resolves_selectors`, `get_range_resolves_both_selectors` |
+//! | … limit, reverse, byte target, the reason for the end of a page | `page_reports_why_it_stopped`, `descending_range_merges_own_writes_in_order` |
+//! | … streaming | `stream_returns_every_key_once`, `stream_merges_own_writes_on_each_page` |
+//! | strict serializability | `transaction_reads_all_earlier_commits`, `later_write_of_a_read_key_conflicts`, `concurrent_updates_are_not_lost`, and Hermitage's below |
+//! | … reads at one read version | `reads_see_one_version`, `commits_become_visible_atomically` |
+//! | … read conflict ranges end where the read ended | `every_read_conflicts_with_every_write`, `unread_rest_of_a_page_does_not_conflict`, `read_only_transaction_always_commits` |
+//! | … write conflicts | `every_read_conflicts_with_every_write`, `versionstamped_key_conflicts_with_reads_of_its_range` |
+//! | read your writes | `own_writes_are_visible_before_the_commit`, `reads_of_own_writes_do_not_conflict` |
+//! | … in ranges, through clears, through atomic operations | `ranges_and_selectors_read_own_writes`, `reads_include_own_atomic_operations`, `read_of_an_own_atomic_operation_conflicts` |
+//! | snapshot reads | `snapshot_reads_do_not_conflict`, `snapshot_reads_see_one_version_and_own_writes` |
+//! | explicit conflict ranges | `explicit_conflict_ranges_conflict` |
+//! | atomic operations | `atomic_operations_return_documented_results`, `append_beyond_the_value_limit_is_ignored`, `versionstamp_is_filled_into_keys_and_values` |
+//! | … never conflict with each other | `atomic_operations_on_one_key_do_not_conflict`, `different_atomic_operations_do_not_conflict` |
+//! | versionstamps: ten bytes, commit order | `versionstamps_sort_in_commit_order`, `versionstamps_of_concurrent_commits_match_their_order` |
+//! | read versions | `read_version_can_be_set`, `committed_version_can_be_read`, `future_read_version_is_refused` |
+//! | `watch` resolves after a commit that changes the key | `watch_fires_after_its_key_changes`, `watch_ignores_writes_of_the_same_value`, `watch_fires_if_its_key_changed_before_the_commit`, `watch_compares_with_own_writes` |
+//! | … bounded | `watches_are_limited_and_dropped_ones_do_not_count` |
+//! | … cancellation | `cancelled_transaction_ends_its_watches`, `closed_database_ends_its_watches`, `watch_of_a_failed_commit_returns_its_error` |
+//! | limits: key, value, transaction | `key_above_10_000_bytes_is_refused`, `value_above_100_000_bytes_is_refused`, `transaction_above_10_000_000_bytes_is_refused`, `size_includes_keys_values_and_conflict_ranges` |
+//! | … five seconds | `transaction_is_too_old_after_five_seconds` |
+//! | errors: `Conflict` | `later_write_of_a_read_key_conflicts` |
+//! | … `TransactionTooOld` | `transaction_is_too_old_after_five_seconds` |
+//! | … `MaybeCommitted` | `unknown_outcome_is_returned_by_default` |
+//! | … `Unavailable` | `future_read_version_is_refused` |
+//! | … `Limit` | the cases of limits, and `invalid_write_fails_the_next_read_and_the_commit` |
+//! | … `Invalid` | `illegal_read_is_invalid`, `illegal_write_is_invalid_at_the_commit`, `versionstamp_is_unreadable_before_the_commit`, `transaction_commits_once` |
+//! | … `Closed` | `cancelled_transaction_returns_closed`, `closed_database_returns_closed` |
+//! | `run`: the retry loop, its budgets | `run_retries_conflicts`, `closure_error_is_returned_without_a_commit`, `attempts_are_bounded_by_the_budgets` |
+//! | … an unknown outcome is never applied twice | `committed_attempt_is_recognized`, `uncommitted_attempt_is_retried`, `idempotent_closure_is_retried` |
+//! | clones share a handle; futures are `Send` | `handles_share_one_database`, `clones_share_a_transaction`, `futures_are_send` |
+//! | dropping a transaction cancels it | `dropped_transaction_has_no_effect` |
 //!
 //! # Faults of other engines
 //!
-//! | what | cases |
+//! | fault | cases |
 //! |---|---|
-//! | a version assigned before its commit is visible | `no_update_is_lost_among_many_threads`, `a_version_and_what_is_seen_at_it_belong_together` |
-//! | a fresh snapshot for each read | `all_reads_see_one_version`, `snapshot_reads_see_the_same_version_and_own_writes` |
-//! | a snapshot and a version fetched apart; a torn one | `a_version_and_what_is_seen_at_it_belong_together`, `what_is_written_together_is_never_seen_apart` |
-//! | a limit applied before own clears and sets are merged | `a_limit_counts_what_is_left_after_own_writes_are_merged` |
-//! | the reverse order lost once there are own writes | `a_descending_range_stays_so_with_own_writes`, `a_stream_merges_own_writes_on_each_page` |
-//! | a range continued past child keys, or with the other order's selector | `a_range_goes_on_right_behind_its_last_key_in_both_orders`, `a_stream_gives_every_key_once_in_both_orders` |
-//! | a symmetric conflict test | `blind_writes_never_conflict`, `writing_over_what_another_has_read_does_not_conflict` |
-//! | `MaybeCommitted` overwritten by a later `Conflict` | `an_unknown_outcome_is_not_overwritten_by_a_later_conflict`, `a_later_answer_is_not_believed_while_an_earlier_attempt_may_come_in` |
-//! | a commit that may be in flight, retried blindly | `a_commit_that_may_still_come_in_is_not_run_again_blindly`, `a_commit_that_comes_in_late_counts_once`, `after_a_later_answer_no_earlier_attempt_comes_in` |
-//! | an atomic addition replayed | `an_attempt_that_did_commit_is_recognised_and_counts_once` |
-//! | versions taken for contiguous | `versions_grow_and_have_gaps` |
-//! | a member of a batch that leaves its first half | `who_is_refused_among_many_leaves_nothing_of_its_own` |
-//! | engines that differ | the suite itself, and the recordings of a real cluster |
-//! | a stale tail behind a shorter rewrite | `a_shorter_value_leaves_nothing_of_the_longer_one` |
-//! | a cached read version | `a_transaction_sees_all_that_was_committed_before_it_began` |
+//! | a version assigned before its commit is visible | `concurrent_updates_are_not_lost`, `version_and_snapshot_match` |
+//! | a fresh snapshot for each read | `reads_see_one_version`, `snapshot_reads_see_one_version_and_own_writes` |
+//! | a snapshot and a version fetched separately; a torn snapshot | `version_and_snapshot_match`, `commits_become_visible_atomically` |
+//! | a limit applied before own clears and sets are merged | `limit_applies_after_own_writes_are_merged` |
+//! | reverse order lost after merging own writes | `descending_range_merges_own_writes_in_order`, `stream_merges_own_writes_on_each_page` |
+//! | continuation that skips child keys, or uses the selector of the other order | `range_continues_after_its_last_key`, `stream_returns_every_key_once` |
+//! | a symmetric conflict test | `blind_writes_never_conflict`, `overwriting_a_key_read_by_another_does_not_conflict` |
+//! | `MaybeCommitted` overwritten by a later `Conflict` | `later_conflict_does_not_hide_an_unknown_outcome`, `later_error_is_not_returned_while_an_attempt_is_in_flight` |
+//! | blind retry of a commit in flight | `commit_in_flight_is_not_retried_blindly`, `late_commit_is_applied_once`, `no_attempt_is_applied_after_the_result` |
+//! | an atomic addition replayed | `committed_attempt_is_recognized` |
+//! | versions assumed to be contiguous | `versions_increase_with_gaps` |
+//! | a rejected commit of a batch that leaves its first half | `rejected_commit_of_a_batch_leaves_no_writes` |
+//! | differences between engines | the suite itself, and the recordings of a real cluster |
+//! | a stale tail behind a shorter rewrite | `shorter_value_replaces_a_longer_one` |
+//! | a cached read version | `transaction_reads_all_earlier_commits` |
 //!
 //! # Hermitage
 //!
 //! | anomaly | cases |
 //! |---|---|
-//! | G0, dirty write | `g0_writes_are_not_mixed` |
-//! | G1a, aborted read | `g1a_nothing_is_read_that_is_given_up` |
-//! | G1b, intermediate read | `g1b_nothing_is_read_that_is_written_over_before_the_commit` |
-//! | G1c, circular information flow | `g1c_information_does_not_flow_in_a_circle` |
-//! | OTV, observed transaction vanishes | `otv_a_transaction_that_was_seen_does_not_vanish` |
-//! | PMP, predicate-many-preceders | `pmp_what_a_predicate_was_read_of_does_not_change`, `pmp_nothing_is_written_by_a_predicate_that_holds_no_more` |
-//! | P4, lost update | `p4_no_update_is_lost` |
-//! | G-single, read skew | `g_single_one_state_is_read`, `g_single_one_state_is_read_by_predicates`, `g_single_nothing_is_written_by_what_was_read_before_another_commit` |
-//! | G2-item, write skew | `g2_item_of_two_that_each_write_what_the_other_read_one_is_refused` |
-//! | G2, anti-dependency cycle | `g2_of_two_that_each_add_to_what_the_other_looked_for_one_is_refused`, `g2_of_three_in_a_circle_one_is_refused` |
+//! | G0, dirty write | `g0_no_dirty_write` |
+//! | G1a, aborted read | `g1a_no_aborted_read` |
+//! | G1b, intermediate read | `g1b_no_intermediate_read` |
+//! | G1c, circular information flow | `g1c_no_circular_information_flow` |
+//! | OTV, observed transaction vanishes | `otv_observed_transaction_does_not_vanish` |
+//! | PMP, predicate-many-preceders | `pmp_predicate_read_is_repeatable`, `pmp_stale_predicate_write_conflicts` |
+//! | P4, lost update | `p4_no_lost_update` |
+//! | G-single, read skew | `g_single_no_read_skew`, `g_single_no_read_skew_of_predicates`, `g_single_stale_write_conflicts` |
+//! | G2-item, write skew | `g2_item_no_write_skew` |
+//! | G2, anti-dependency cycle | `g2_no_write_skew_of_predicates`, `g2_no_cycle_of_three` |
 //!
 //! # Beyond the contract
 //!
-//! `Corrupt`, and an error's `source()`, require a failing disk, and are tested below the embedded
-//! engine; so are versions while the clock goes back, and versions from before a restart. Backoff
-//! is tested at the retry loop. Keys of exactly 10,000 bytes do not fit under a prefix: the
-//! recordings contain them.
+//! Tests of the embedded engine cover `Corrupt` and the `source()` of errors, which need a failing
+//! disk, and versions across clock changes and restarts. Tests of the retry loop cover backoff. Keys
+//! of exactly 10,000 bytes do not fit under a prefix; the recordings contain them.
 
-#![expect(clippy::unwrap_used, reason = "what fails is the test that runs the case")]
+#![expect(clippy::unwrap_used, reason = "a case fails by panicking")]
 
 mod anomalies;
 mod atomics;
@@ -131,9 +129,9 @@ use crate::{
     },
 };
 
-/// Defines a module in which each case is a test.
+/// Defines a module with a test for each case.
 ///
-/// The first argument is its name; the second a function that is called for each case and returns
+/// The first argument is the name of the module; the second a function that returns, for each case,
 /// an empty [`Database`](crate::engine::Database), or a
 /// [`Subject`](crate::conformance::Subject). The rest is passed to `tokio::test`, which the
 /// crate must have, with the feature `macros`.
@@ -142,124 +140,124 @@ macro_rules! conformance_suite {
     (@list $($then:tt)*) => {
         $crate::conformance_suite! { $($then)*
             keys: [
-                keys_are_ordered_as_bytes
-                a_value_is_there_from_its_set_to_its_clear
-                a_shorter_value_leaves_nothing_of_the_longer_one
-                a_cleared_range_has_its_begin_and_not_its_end
-                a_selector_names_a_key_by_its_place
-                a_range_goes_from_one_selector_up_to_another
+                keys_sort_in_byte_order
+                get_returns_the_last_value_until_it_is_cleared
+                shorter_value_replaces_a_longer_one
+                clear_range_excludes_its_end
+                get_key_resolves_selectors
+                get_range_resolves_both_selectors
             ]
             ranges: [
-                a_limit_counts_what_is_left_after_own_writes_are_merged
-                a_descending_range_stays_so_with_own_writes
-                a_page_says_why_it_stopped
-                a_range_goes_on_right_behind_its_last_key_in_both_orders
-                a_stream_gives_every_key_once_in_both_orders
-                a_stream_merges_own_writes_on_each_page
+                limit_applies_after_own_writes_are_merged
+                descending_range_merges_own_writes_in_order
+                page_reports_why_it_stopped
+                range_continues_after_its_last_key
+                stream_returns_every_key_once
+                stream_merges_own_writes_on_each_page
             ]
             conflicts: [
-                all_reads_see_one_version
-                a_transaction_sees_all_that_was_committed_before_it_began
-                reading_what_was_written_since_conflicts
-                each_kind_of_read_conflicts_with_each_kind_of_write
-                a_versionstamped_key_conflicts_with_a_read_of_where_it_comes_to_lie
-                what_a_page_did_not_come_to_does_not_conflict
+                reads_see_one_version
+                transaction_reads_all_earlier_commits
+                later_write_of_a_read_key_conflicts
+                every_read_conflicts_with_every_write
+                versionstamped_key_conflicts_with_reads_of_its_range
+                unread_rest_of_a_page_does_not_conflict
                 blind_writes_never_conflict
-                writing_over_what_another_has_read_does_not_conflict
-                who_only_reads_always_commits
-                who_is_refused_among_many_leaves_nothing_of_its_own
+                overwriting_a_key_read_by_another_does_not_conflict
+                read_only_transaction_always_commits
+                rejected_commit_of_a_batch_leaves_no_writes
             ]
             own_writes: [
-                own_writes_are_seen_at_once_and_by_others_after_the_commit
-                ranges_and_selectors_see_own_sets_and_clears
-                atomic_operations_are_seen_over_what_was_there
+                own_writes_are_visible_before_the_commit
+                ranges_and_selectors_read_own_writes
+                reads_include_own_atomic_operations
                 reads_of_own_writes_do_not_conflict
-                a_read_of_an_own_atomic_operation_conflicts
+                read_of_an_own_atomic_operation_conflicts
                 snapshot_reads_do_not_conflict
-                snapshot_reads_see_the_same_version_and_own_writes
-                explicit_ranges_conflict_as_given
+                snapshot_reads_see_one_version_and_own_writes
+                explicit_conflict_ranges_conflict
             ]
             atomics: [
-                each_operation_makes_of_a_value_what_it_says
-                what_does_not_fit_is_not_appended
-                a_versionstamp_is_filled_into_a_key_or_a_value
+                atomic_operations_return_documented_results
+                append_beyond_the_value_limit_is_ignored
+                versionstamp_is_filled_into_keys_and_values
                 atomic_operations_on_one_key_do_not_conflict
-                no_atomic_operation_conflicts_with_any_other
+                different_atomic_operations_do_not_conflict
             ]
             versions: [
                 versionstamps_sort_in_commit_order
-                stamps_of_commits_that_run_together_are_in_the_order_of_their_effects
-                versions_grow_and_have_gaps
-                a_read_version_can_be_had_and_set
-                a_committed_version_can_be_read_at
-                a_read_version_of_the_future_is_refused
+                versionstamps_of_concurrent_commits_match_their_order
+                versions_increase_with_gaps
+                read_version_can_be_set
+                committed_version_can_be_read
+                future_read_version_is_refused
             ]
             watches: [
-                a_watch_fires_after_a_commit_that_changed_its_key
-                a_watch_does_not_fire_while_its_key_is_as_it_was
-                a_watch_fires_if_its_key_changed_before_it_was_live
-                a_watch_is_of_what_its_own_transaction_wrote
-                a_watch_ends_with_its_transaction
-                a_watch_ends_with_its_database
-                a_watch_of_a_refused_commit_gives_its_error
-                watches_are_bounded_and_dropped_ones_make_room
+                watch_fires_after_its_key_changes
+                watch_ignores_writes_of_the_same_value
+                watch_fires_if_its_key_changed_before_the_commit
+                watch_compares_with_own_writes
+                cancelled_transaction_ends_its_watches
+                closed_database_ends_its_watches
+                watch_of_a_failed_commit_returns_its_error
+                watches_are_limited_and_dropped_ones_do_not_count
             ]
             limits: [
-                a_key_of_more_than_10_000_bytes_is_refused
-                a_value_of_more_than_100_000_bytes_is_refused
-                a_transaction_of_more_than_10_000_000_bytes_is_refused
-                a_refused_write_shows_at_the_next_read_and_at_the_commit
-                the_size_counts_keys_values_and_conflict_ranges
-                after_five_seconds_a_transaction_is_too_old_and_a_new_one_is_not
+                key_above_10_000_bytes_is_refused
+                value_above_100_000_bytes_is_refused
+                transaction_above_10_000_000_bytes_is_refused
+                invalid_write_fails_the_next_read_and_the_commit
+                size_includes_keys_values_and_conflict_ranges
+                transaction_is_too_old_after_five_seconds
             ]
             errors: [
-                a_read_that_makes_no_sense_is_invalid
-                a_write_that_makes_no_sense_is_invalid_at_the_commit
-                a_versionstamp_cannot_be_read_before_its_commit
-                a_transaction_is_committed_once
-                a_cancelled_transaction_answers_that_it_is
-                a_closed_database_answers_that_it_is
+                illegal_read_is_invalid
+                illegal_write_is_invalid_at_the_commit
+                versionstamp_is_unreadable_before_the_commit
+                transaction_commits_once
+                cancelled_transaction_returns_closed
+                closed_database_returns_closed
             ]
             retries: [
-                run_tries_again_until_it_does_not_conflict
-                an_error_of_the_closure_writes_nothing_and_is_returned_at_once
-                there_are_as_many_attempts_as_the_budgets_allow
-                an_unknown_outcome_is_returned_and_nothing_is_run_again
-                an_attempt_that_did_commit_is_recognised_and_counts_once
-                an_attempt_that_did_not_commit_is_run_again
-                what_is_right_to_do_twice_is_run_again
-                a_commit_that_may_still_come_in_is_not_run_again_blindly
-                a_commit_that_comes_in_late_counts_once
-                an_unknown_outcome_is_not_overwritten_by_a_later_conflict
-                a_later_answer_is_not_believed_while_an_earlier_attempt_may_come_in
-                after_a_later_answer_no_earlier_attempt_comes_in
+                run_retries_conflicts
+                closure_error_is_returned_without_a_commit
+                attempts_are_bounded_by_the_budgets
+                unknown_outcome_is_returned_by_default
+                committed_attempt_is_recognized
+                uncommitted_attempt_is_retried
+                idempotent_closure_is_retried
+                commit_in_flight_is_not_retried_blindly
+                late_commit_is_applied_once
+                later_conflict_does_not_hide_an_unknown_outcome
+                later_error_is_not_returned_while_an_attempt_is_in_flight
+                no_attempt_is_applied_after_the_result
             ]
             handles: [
-                a_dropped_transaction_leaves_no_trace
-                many_handles_share_one_database
-                clones_of_a_transaction_are_one_and_may_read_together
-                futures_go_from_thread_to_thread
+                dropped_transaction_has_no_effect
+                handles_share_one_database
+                clones_share_a_transaction
+                futures_are_send
             ]
             threads: [
-                no_update_is_lost_among_many_threads
-                a_version_and_what_is_seen_at_it_belong_together
-                what_is_written_together_is_never_seen_apart
+                concurrent_updates_are_not_lost
+                version_and_snapshot_match
+                commits_become_visible_atomically
             ]
             anomalies: [
-                g0_writes_are_not_mixed
-                g1a_nothing_is_read_that_is_given_up
-                g1b_nothing_is_read_that_is_written_over_before_the_commit
-                g1c_information_does_not_flow_in_a_circle
-                otv_a_transaction_that_was_seen_does_not_vanish
-                pmp_what_a_predicate_was_read_of_does_not_change
-                pmp_nothing_is_written_by_a_predicate_that_holds_no_more
-                p4_no_update_is_lost
-                g_single_one_state_is_read
-                g_single_one_state_is_read_by_predicates
-                g_single_nothing_is_written_by_what_was_read_before_another_commit
-                g2_item_of_two_that_each_write_what_the_other_read_one_is_refused
-                g2_of_two_that_each_add_to_what_the_other_looked_for_one_is_refused
-                g2_of_three_in_a_circle_one_is_refused
+                g0_no_dirty_write
+                g1a_no_aborted_read
+                g1b_no_intermediate_read
+                g1c_no_circular_information_flow
+                otv_observed_transaction_does_not_vanish
+                pmp_predicate_read_is_repeatable
+                pmp_stale_predicate_write_conflicts
+                p4_no_lost_update
+                g_single_no_read_skew
+                g_single_no_read_skew_of_predicates
+                g_single_stale_write_conflicts
+                g2_item_no_write_skew
+                g2_no_write_skew_of_predicates
+                g2_no_cycle_of_three
             ]
         }
     };
@@ -303,18 +301,18 @@ macro_rules! conformance_suite {
 
 crate::conformance_suite! { @list @cases }
 
-/// The database of a case: empty and without other writers, or none.
+/// The database of a case, empty and without other writers; or the reason to skip the case.
 pub struct Subject(Result<(Database, Box<dyn Any>), String>);
 
 impl Subject {
-    /// A database, and a guard that lives as long, such as its folder.
-    pub fn keeping(database: Database, kept: impl Any) -> Self {
-        Self(Ok((database, Box::new(kept))))
+    /// Returns a subject with a guard, such as the temporary folder, that is dropped after the case.
+    pub fn keeping(database: Database, guard: impl Any) -> Self {
+        Self(Ok((database, Box::new(guard))))
     }
 
-    /// None: the case is skipped, with the reason.
-    pub fn skipped(why: impl Into<String>) -> Self {
-        Self(Err(why.into()))
+    /// Returns a subject whose cases are skipped, with the reason.
+    pub fn skipped(reason: impl Into<String>) -> Self {
+        Self(Err(reason.into()))
     }
 }
 
@@ -332,14 +330,14 @@ impl fmt::Debug for Subject {
 }
 
 /// Runs `case`, which panics if it fails, or reports that it is skipped.
-#[expect(clippy::print_stdout, reason = "says what is left out")]
+#[expect(clippy::print_stdout, reason = "reports skipped cases")]
 pub async fn run<F: Future<Output = ()>>(subject: Subject, case: impl FnOnce(Database) -> F) {
     match subject.0 {
-        Ok((database, kept)) => {
+        Ok((database, guard)) => {
             case(database).await;
-            drop(kept);
+            drop(guard);
         }
-        Err(why) => println!("skipped: {why}"),
+        Err(reason) => println!("skipped: {reason}"),
     }
 }
 

@@ -1,11 +1,11 @@
-//! A transaction's own writes: visibility, reads without conflicts, and the conflicts that they
+//! A transaction's own writes: visibility, reads without conflicts, and the conflicts that own writes
 //! add.
 
 use super::{
     AtomicOp, Database, ErrorKind, KeySelector, RangeQuery, Transaction, keys, kind, value, write,
 };
 
-pub(super) async fn own_writes_are_seen_at_once_and_by_others_after_the_commit(database: Database) {
+pub(super) async fn own_writes_are_visible_before_the_commit(database: Database) {
     let tx = database.begin();
     tx.set(b"a", b"1");
     assert_eq!(tx.get(b"a").await.unwrap().as_deref(), Some(&b"1"[..]));
@@ -17,7 +17,7 @@ pub(super) async fn own_writes_are_seen_at_once_and_by_others_after_the_commit(d
     assert_eq!(value(&database, "a").await.as_deref(), Some("2"));
 }
 
-pub(super) async fn ranges_and_selectors_see_own_sets_and_clears(database: Database) {
+pub(super) async fn ranges_and_selectors_read_own_writes(database: Database) {
     write(&database, &[("a", ""), ("c", ""), ("e", ""), ("g", "")]).await;
     let tx = database.begin();
     tx.set(b"d", b"");
@@ -33,7 +33,7 @@ pub(super) async fn ranges_and_selectors_see_own_sets_and_clears(database: Datab
     assert_eq!(keys(&database.begin(), &all).await, ["a", "ee"]);
 }
 
-pub(super) async fn atomic_operations_are_seen_over_what_was_there(database: Database) {
+pub(super) async fn reads_include_own_atomic_operations(database: Database) {
     write(&database, &[("a", "\u{1}"), ("b", "b"), ("d", "d")]).await;
     let tx = database.begin();
     tx.atomic(AtomicOp::Add, b"a", b"\x02");
@@ -45,16 +45,16 @@ pub(super) async fn atomic_operations_are_seen_over_what_was_there(database: Dat
     tx.atomic(AtomicOp::AppendIfFits, b"d", b"new");
     let expected = [(&b"a"[..], &b"\x06"[..]), (b"c", b"c+"), (b"d", b"new")];
     let all = RangeQuery::new(b"", b"\xff");
-    let is_seen_by = async |reader: &Transaction| {
+    let expect_rows = async |reader: &Transaction| {
         let rows = reader.get_range(&all).await.unwrap().rows;
         let rows: Vec<_> = rows.iter().map(|row| (&row.key[..], &row.value[..])).collect();
         assert_eq!(rows, expected);
         assert_eq!(reader.get(b"a").await.unwrap().unwrap(), b"\x06");
         assert_eq!(reader.get(b"b").await.unwrap(), None);
     };
-    is_seen_by(&tx).await;
+    expect_rows(&tx).await;
     tx.commit().await.unwrap();
-    is_seen_by(&database.begin()).await;
+    expect_rows(&database.begin()).await;
 }
 
 pub(super) async fn reads_of_own_writes_do_not_conflict(database: Database) {
@@ -70,8 +70,8 @@ pub(super) async fn reads_of_own_writes_do_not_conflict(database: Database) {
     assert_eq!(value(&database, "d").await, None);
 }
 
-/// The result depends on the writes of others.
-pub(super) async fn a_read_of_an_own_atomic_operation_conflicts(database: Database) {
+/// The result depends on the stored value.
+pub(super) async fn read_of_an_own_atomic_operation_conflicts(database: Database) {
     let tx = database.begin();
     tx.atomic(AtomicOp::Add, b"n", b"\x01");
     assert_eq!(tx.get(b"n").await.unwrap().unwrap(), b"\x01");
@@ -90,7 +90,7 @@ pub(super) async fn snapshot_reads_do_not_conflict(database: Database) {
     tx.commit().await.unwrap();
 }
 
-pub(super) async fn snapshot_reads_see_the_same_version_and_own_writes(database: Database) {
+pub(super) async fn snapshot_reads_see_one_version_and_own_writes(database: Database) {
     write(&database, &[("a", "old"), ("b", "old")]).await;
     let tx = database.begin();
     assert_eq!(tx.snapshot().get(b"a").await.unwrap().as_deref(), Some(&b"old"[..]));
@@ -103,7 +103,7 @@ pub(super) async fn snapshot_reads_see_the_same_version_and_own_writes(database:
     assert_eq!(rows.len(), 1);
 }
 
-pub(super) async fn explicit_ranges_conflict_as_given(database: Database) {
+pub(super) async fn explicit_conflict_ranges_conflict(database: Database) {
     for (key, expected) in [(b"a", false), (b"b", true), (b"c", true), (b"d", false)] {
         let reader = database.begin();
         reader.read_version().await.unwrap();
@@ -112,9 +112,9 @@ pub(super) async fn explicit_ranges_conflict_as_given(database: Database) {
         let writer = database.begin();
         writer.add_write_conflict_range(key, &[key, &b"\0"[..]].concat()).unwrap();
         writer.commit().await.unwrap();
-        assert!(writer.committed_version().is_some(), "it is as if it had written");
+        assert!(writer.committed_version().is_some(), "a conflict range counts as a write");
         let outcome = reader.commit().await.map_err(|error| error.kind());
         assert_eq!(outcome == Err(ErrorKind::Conflict), expected, "{}", key.escape_ascii());
     }
-    assert_eq!(value(&database, "a").await, None, "only as if");
+    assert_eq!(value(&database, "a").await, None, "a conflict range writes nothing");
 }

@@ -4,7 +4,7 @@ use super::{
     Database, KeySelector, KeyValue, Order, RangeQuery, RangeStream, Stopped, keys, write,
 };
 
-pub(super) async fn a_limit_counts_what_is_left_after_own_writes_are_merged(database: Database) {
+pub(super) async fn limit_applies_after_own_writes_are_merged(database: Database) {
     write(&database, &[("a", ""), ("b", ""), ("c", ""), ("d", "")]).await;
     let tx = database.begin();
     tx.clear(b"a");
@@ -15,7 +15,7 @@ pub(super) async fn a_limit_counts_what_is_left_after_own_writes_are_merged(data
     assert_eq!(keys(&tx, &query.descending()).await, ["d", "cc"]);
 }
 
-pub(super) async fn a_descending_range_stays_so_with_own_writes(database: Database) {
+pub(super) async fn descending_range_merges_own_writes_in_order(database: Database) {
     write(&database, &[("b", ""), ("d", ""), ("f", "")]).await;
     let tx = database.begin();
     for key in [b"a", b"c", b"e", b"g"] {
@@ -27,7 +27,7 @@ pub(super) async fn a_descending_range_stays_so_with_own_writes(database: Databa
     assert_eq!(keys(&tx, &query.limit(4)).await, ["g", "f", "e", "c"]);
 }
 
-pub(super) async fn a_page_says_why_it_stopped(database: Database) {
+pub(super) async fn page_reports_why_it_stopped(database: Database) {
     write(&database, &[("a", "1234"), ("b", "1234"), ("c", "1234")]).await;
     let tx = database.begin();
     let all = RangeQuery::new(b"a", b"z");
@@ -47,9 +47,9 @@ pub(super) async fn a_page_says_why_it_stopped(database: Database) {
     }
 }
 
-/// Continuing at `last_key ++ 0xff` skips children; the ascending selector in a descending range
+/// Continuing at `last_key ++ 0xff` skips child keys. The ascending selector in a descending range
 /// returns the last key twice.
-pub(super) async fn a_range_goes_on_right_behind_its_last_key_in_both_orders(database: Database) {
+pub(super) async fn range_continues_after_its_last_key(database: Database) {
     let family: [&[u8]; 6] = [b"k", b"k\0", b"k\0\0", b"k\xff", b"k\xff\xff", b"l"];
     let tx = database.begin();
     for key in family {
@@ -78,7 +78,7 @@ pub(super) async fn a_range_goes_on_right_behind_its_last_key_in_both_orders(dat
     }
 }
 
-/// Returns the rows of a stream, none of whose pages is empty.
+/// Returns the rows of a stream, after checking that no page is empty.
 async fn all(mut stream: RangeStream) -> Vec<KeyValue> {
     let mut rows = Vec::new();
     while let Some(page) = stream.next_page().await.unwrap() {
@@ -88,7 +88,7 @@ async fn all(mut stream: RangeStream) -> Vec<KeyValue> {
     rows
 }
 
-pub(super) async fn a_stream_gives_every_key_once_in_both_orders(database: Database) {
+pub(super) async fn stream_returns_every_key_once(database: Database) {
     let tx = database.begin();
     let mut expected = Vec::new();
     // Three keys per number, which divides no page: each is the last of some page.
@@ -109,13 +109,13 @@ pub(super) async fn a_stream_gives_every_key_once_in_both_orders(database: Datab
                 wanted.reverse();
             }
             wanted.truncate(limit.unwrap_or(usize::MAX));
-            let is_right = rows.iter().map(|row| &row.key).eq(&wanted);
-            assert!(is_right, "{order:?}, {limit:?}: {} of {}", rows.len(), wanted.len());
+            let is_equal = rows.iter().map(|row| &row.key).eq(&wanted);
+            assert!(is_equal, "{order:?}, {limit:?}: {} of {}", rows.len(), wanted.len());
         }
     }
 }
 
-pub(super) async fn a_stream_merges_own_writes_on_each_page(database: Database) {
+pub(super) async fn stream_merges_own_writes_on_each_page(database: Database) {
     let key = |number: u32| number.to_be_bytes();
     let tx = database.begin();
     (0..400).step_by(2).for_each(|number| tx.set(&key(number), &[1; 1_000]));

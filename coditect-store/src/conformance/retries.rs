@@ -1,4 +1,4 @@
-//! The retry loop: its attempts, and that an unknown outcome is never applied twice.
+//! The retry loop: number of attempts, and unknown outcomes, which are never applied twice.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -9,8 +9,8 @@ use super::{AtomicOp, Database, Error, ErrorKind, Fault, Faults, Result, RunErro
 use crate::retry::{OnUnknownOutcome, RetryPolicy, run};
 
 const ATTEMPTS: u32 = 5;
-/// Longer than the delay of a commit that is applied after its reply.
-const LATE: Duration = Duration::from_millis(25);
+/// Time after which a late commit has been applied.
+const LATE_COMMIT_WAIT: Duration = Duration::from_millis(25);
 
 fn policy(on_unknown_outcome: OnUnknownOutcome) -> RetryPolicy {
     let initial_delay = Duration::from_micros(10);
@@ -22,11 +22,11 @@ fn policy(on_unknown_outcome: OnUnknownOutcome) -> RetryPolicy {
     }
 }
 
-fn recognising() -> RetryPolicy {
+fn check_marker() -> RetryPolicy {
     policy(OnUnknownOutcome::CheckMarker(b"marker".to_vec()))
 }
 
-pub(super) async fn run_tries_again_until_it_does_not_conflict(database: Database) {
+pub(super) async fn run_retries_conflicts(database: Database) {
     let attempts = AtomicU32::new(0);
     let answer = database.run(|tx| {
         let (database, attempts) = (&database, &attempts);
@@ -44,7 +44,7 @@ pub(super) async fn run_tries_again_until_it_does_not_conflict(database: Databas
     assert_eq!(value(&database, "b").await.unwrap(), "3");
 }
 
-/// An error of the caller, which may contain an error of the store.
+/// An error of the caller, which may wrap an error of the store.
 #[derive(Debug)]
 struct Refused(Option<Error>);
 
@@ -60,9 +60,7 @@ impl RunError for Refused {
     }
 }
 
-pub(super) async fn an_error_of_the_closure_writes_nothing_and_is_returned_at_once(
-    database: Database,
-) {
+pub(super) async fn closure_error_is_returned_without_a_commit(database: Database) {
     let attempts = AtomicU32::new(0);
     let outcome = database.run(|tx| {
         attempts.fetch_add(1, Ordering::Relaxed);
@@ -76,16 +74,16 @@ pub(super) async fn an_error_of_the_closure_writes_nothing_and_is_returned_at_on
     assert_eq!(attempts.into_inner(), 1);
 }
 
-pub(super) async fn there_are_as_many_attempts_as_the_budgets_allow(database: Database) {
-    let in_no_time = RetryPolicy { timeout: Duration::ZERO, ..policy(OnUnknownOutcome::Fail) };
-    for (policy, expected) in [(policy(OnUnknownOutcome::Fail), ATTEMPTS), (in_no_time, 1)] {
+pub(super) async fn attempts_are_bounded_by_the_budgets(database: Database) {
+    let without_time = RetryPolicy { timeout: Duration::ZERO, ..policy(OnUnknownOutcome::Fail) };
+    for (policy, expected) in [(policy(OnUnknownOutcome::Fail), ATTEMPTS), (without_time, 1)] {
         let attempts = AtomicU32::new(0);
         let outcome = run(&database, &policy, |tx| {
             let (database, attempts) = (&database, &attempts);
             async move {
                 attempts.fetch_add(1, Ordering::Relaxed);
                 tx.get(b"a").await?;
-                write(database, &[("a", "in the way")]).await;
+                write(database, &[("a", "conflict")]).await;
                 tx.set(b"b", b"");
                 Ok::<_, Error>(())
             }
@@ -96,14 +94,14 @@ pub(super) async fn there_are_as_many_attempts_as_the_budgets_allow(database: Da
     assert_eq!(value(&database, "b").await, None);
 }
 
-async fn until_there(database: &Database, key: &str) {
+async fn wait_for_key(database: &Database, key: &str) {
     while database.begin().get(key.as_bytes()).await.unwrap().is_none() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// Adds 1 to a number while a commit's reply is `fault`. Returns the result, the number of
-/// attempts, and the number.
+/// Adds 1 to a counter while the commit fails with `fault`. Returns the result, the number of attempts,
+/// and the counter.
 async fn added(
     database: &Database,
     fault: Fault,
@@ -111,7 +109,7 @@ async fn added(
 ) -> (Result<u32, (ErrorKind, Option<i32>)>, u32, u32) {
     let faults = Faults::default();
     let failing = database.with_faults(faults.clone());
-    // The marker is set only after reading the version that it is checked at, which is a step.
+    // With a marker, the first step reads the version at which the marker is checked.
     let is_marked = matches!(policy.on_unknown_outcome, OnUnknownOutcome::CheckMarker(_));
     faults.plan(u64::from(is_marked), fault);
     let attempts = AtomicU32::new(0);
@@ -123,11 +121,11 @@ async fn added(
         }
     });
     let outcome = outcome.await.map_err(|error| (error.kind(), error.code()));
-    assert!(faults.has_come());
+    assert!(faults.has_occurred());
     if fault == Fault::Late {
-        until_there(database, "n").await;
-        // If another attempt was first, wait for the late one.
-        tokio::time::sleep(LATE).await;
+        wait_for_key(database, "n").await;
+        // The late commit may follow a successful retry.
+        tokio::time::sleep(LATE_COMMIT_WAIT).await;
     }
     let sum = database.begin().get(b"n").await.unwrap();
     let sum = sum.map_or(0, |sum| u32::from_le_bytes(sum.try_into().unwrap()));
@@ -138,43 +136,43 @@ const UNKNOWN: Result<u32, (ErrorKind, Option<i32>)> = Err((ErrorKind::MaybeComm
 const IN_FLIGHT: Result<u32, (ErrorKind, Option<i32>)> =
     Err((ErrorKind::MaybeCommitted, Some(1031)));
 
-pub(super) async fn an_unknown_outcome_is_returned_and_nothing_is_run_again(database: Database) {
+pub(super) async fn unknown_outcome_is_returned_by_default(database: Database) {
     let policy = policy(OnUnknownOutcome::Fail);
     assert_eq!(added(&database, Fault::LostCommit, &policy).await, (UNKNOWN, 1, 0));
     assert_eq!(added(&database, Fault::LostAnswer, &policy).await, (UNKNOWN, 1, 1));
 }
 
 /// An addition that is retried blindly counts twice.
-pub(super) async fn an_attempt_that_did_commit_is_recognised_and_counts_once(database: Database) {
-    let lost = added(&database, Fault::LostAnswer, &recognising()).await;
+pub(super) async fn committed_attempt_is_recognized(database: Database) {
+    let lost = added(&database, Fault::LostAnswer, &check_marker()).await;
     assert_eq!(lost, (Ok(7), 1, 1));
 }
 
-pub(super) async fn an_attempt_that_did_not_commit_is_run_again(database: Database) {
-    let lost = added(&database, Fault::LostCommit, &recognising()).await;
+pub(super) async fn uncommitted_attempt_is_retried(database: Database) {
+    let lost = added(&database, Fault::LostCommit, &check_marker()).await;
     assert_eq!(lost, (Ok(7), 2, 1));
 }
 
-pub(super) async fn what_is_right_to_do_twice_is_run_again(database: Database) {
+pub(super) async fn idempotent_closure_is_retried(database: Database) {
     let lost = added(&database, Fault::LostAnswer, &policy(OnUnknownOutcome::Retry)).await;
-    assert_eq!(lost, (Ok(7), 2, 2), "to add is not, and was said to be");
+    assert_eq!(lost, (Ok(7), 2, 2), "addition is not idempotent, but was declared so");
 }
 
-pub(super) async fn a_commit_that_may_still_come_in_is_not_run_again_blindly(database: Database) {
+pub(super) async fn commit_in_flight_is_not_retried_blindly(database: Database) {
     let late = added(&database, Fault::Late, &policy(OnUnknownOutcome::Retry)).await;
     assert_eq!(late, (IN_FLIGHT, 1, 1));
 }
 
-pub(super) async fn a_commit_that_comes_in_late_counts_once(database: Database) {
-    let (outcome, _, sum) = added(&database, Fault::Late, &recognising()).await;
+pub(super) async fn late_commit_is_applied_once(database: Database) {
+    let (outcome, _, sum) = added(&database, Fault::Late, &check_marker()).await;
     assert_eq!((outcome, sum), (Ok(7), 1));
 }
 
-pub(super) async fn an_unknown_outcome_is_not_overwritten_by_a_later_conflict(database: Database) {
+pub(super) async fn later_conflict_does_not_hide_an_unknown_outcome(database: Database) {
     let faults = Faults::default();
     let failing = database.with_faults(faults.clone());
     let attempts = AtomicU32::new(0);
-    let policy = recognising();
+    let policy = check_marker();
     let outcome = run(&failing, &policy, |tx| {
         let is_first = attempts.fetch_add(1, Ordering::Relaxed) == 0;
         let (database, faults) = (&database, &faults);
@@ -184,7 +182,7 @@ pub(super) async fn an_unknown_outcome_is_not_overwritten_by_a_later_conflict(da
             if is_first {
                 faults.plan(1, Fault::LostCommit);
             } else {
-                write(database, &[("a", "in the way")]).await;
+                write(database, &[("a", "conflict")]).await;
             }
             Ok::<_, Error>(())
         }
@@ -194,14 +192,14 @@ pub(super) async fn an_unknown_outcome_is_not_overwritten_by_a_later_conflict(da
     assert_eq!(value(&database, "b").await, None);
 }
 
-/// Two attempts: the first may be applied after its reply; the second fails, if it `waits` after it
-/// has seen the first one's effect.
-async fn refused_by_the_second(database: &Database, waits: bool) -> Result<u32> {
+/// Runs two attempts: the first is applied after its reply; the second returns an error, after the
+/// first one was applied if it `waits`.
+async fn second_attempt_fails(database: &Database, waits: bool) -> Result<u32> {
     let faults = Faults::default();
     let failing = database.with_faults(faults.clone());
     faults.plan(1, Fault::Late);
     let attempts = AtomicU32::new(0);
-    let policy = recognising();
+    let policy = check_marker();
     let outcome = run(&failing, &policy, |tx| {
         let is_second = attempts.fetch_add(1, Ordering::Relaxed) == 1;
         async move {
@@ -211,25 +209,23 @@ async fn refused_by_the_second(database: &Database, waits: bool) -> Result<u32> 
             }
             assert_eq!(tx.get(b"a").await?, None);
             if waits {
-                until_there(database, "a").await;
+                wait_for_key(database, "a").await;
             }
-            Err(Error::new(ErrorKind::AlreadyExists, "it is refused for what it has read"))
+            Err(Error::new(ErrorKind::AlreadyExists, "rejected by the closure"))
         }
     });
     outcome.await
 }
 
-/// The state that the second attempt finds may be the first one's effect.
-pub(super) async fn a_later_answer_is_not_believed_while_an_earlier_attempt_may_come_in(
-    database: Database,
-) {
-    let outcome = refused_by_the_second(&database, true).await;
-    assert_eq!(outcome.unwrap(), 7, "the first attempt's answer");
+/// The second attempt may fail because of the effect of the first one.
+pub(super) async fn later_error_is_not_returned_while_an_attempt_is_in_flight(database: Database) {
+    let outcome = second_attempt_fails(&database, true).await;
+    assert_eq!(outcome.unwrap(), 7, "the result of the first attempt");
 }
 
-pub(super) async fn after_a_later_answer_no_earlier_attempt_comes_in(database: Database) {
-    let outcome = refused_by_the_second(&database, false).await;
-    tokio::time::sleep(LATE).await;
-    // If the first was applied before that reply, it has returned its own result.
+pub(super) async fn no_attempt_is_applied_after_the_result(database: Database) {
+    let outcome = second_attempt_fails(&database, false).await;
+    tokio::time::sleep(LATE_COMMIT_WAIT).await;
+    // The first attempt was applied if and only if its result was returned.
     assert_eq!(value(&database, "a").await.is_some(), outcome.is_ok());
 }

@@ -1,5 +1,4 @@
-//! Faults that need concurrency: a commit, its version, and the state at that version become
-//! visible together.
+//! Concurrency: a commit, its version, and its state become visible together.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +14,7 @@ use crate::retry::{RetryPolicy, run};
 /// Number of threads.
 const THREADS: usize = 4;
 
-/// Runs `work` on threads of its own, whatever the runtime; each has a number.
+/// Runs `work` on several threads, on any runtime, with the number of the thread.
 async fn on_threads<F, Fut>(work: F)
 where
     F: Fn(usize) -> Fut + Clone + Send + 'static,
@@ -30,9 +29,9 @@ where
     }
 }
 
-/// If a version is assigned before its commit is visible, a transaction that begins in between
-/// reads the old state and passes the conflict check.
-pub(super) async fn no_update_is_lost_among_many_threads(database: Database) {
+/// If a version were assigned before its commit is visible, a transaction that begins in between would
+/// read the old state and pass the conflict check.
+pub(super) async fn concurrent_updates_are_not_lost(database: Database) {
     const UPDATES: u32 = 25;
     let counting = database.clone();
     on_threads(move |_| {
@@ -56,9 +55,9 @@ pub(super) async fn no_update_is_lost_among_many_threads(database: Database) {
     assert_eq!(sum, expected.to_le_bytes());
 }
 
-/// The state at a version is the result of the last commit up to it: neither an older one (version
-/// assigned too early), nor a newer one (version and state fetched separately).
-pub(super) async fn a_version_and_what_is_seen_at_it_belong_together(database: Database) {
+/// The state at a version is that of the last commit up to it: neither older (version assigned too
+/// early) nor newer (version and state fetched separately).
+pub(super) async fn version_and_snapshot_match(database: Database) {
     const COMMITS: usize = 40;
     let (made, seen) = (Arc::<Mutex<BTreeMap<_, _>>>::default(), Arc::<Mutex<Vec<_>>>::default());
     let (all_made, all_seen) = (Arc::clone(&made), Arc::clone(&seen));
@@ -81,15 +80,15 @@ pub(super) async fn a_version_and_what_is_seen_at_it_belong_together(database: D
     })
     .await;
     let made = all_made.lock().unwrap();
-    assert_eq!(made.len(), THREADS * COMMITS, "no stamp was given twice");
+    assert_eq!(made.len(), THREADS * COMMITS, "duplicate stamps");
     for (version, value) in &*all_seen.lock().unwrap() {
         let last = made.iter().take_while(|(stamp, _)| stamp.version() <= *version).last();
         assert_eq!(*value, last.map(|(_, value)| value.clone()), "at {version}");
     }
 }
 
-/// A snapshot taken during a commit may contain half of it.
-pub(super) async fn what_is_written_together_is_never_seen_apart(database: Database) {
+/// A snapshot taken during a commit must not contain half of it.
+pub(super) async fn commits_become_visible_atomically(database: Database) {
     const COMMITS: u32 = 60;
     let shared = database.clone();
     on_threads(move |thread| {

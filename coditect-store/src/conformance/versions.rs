@@ -24,10 +24,8 @@ pub(super) async fn versionstamps_sort_in_commit_order(database: Database) {
     assert_eq!(log.len(), 10);
 }
 
-/// They may have one version, and are ordered within it.
-pub(super) async fn stamps_of_commits_that_run_together_are_in_the_order_of_their_effects(
-    database: Database,
-) {
+/// Concurrent commits may share a version, and are ordered within it.
+pub(super) async fn versionstamps_of_concurrent_commits_match_their_order(database: Database) {
     let commits = (0..60_u8).map(|number| {
         let tx = database.begin();
         tx.set_versionstamped_key(b"log/", b"", &[number]);
@@ -39,7 +37,7 @@ pub(super) async fn stamps_of_commits_that_run_together_are_in_the_order_of_thei
     });
     let mut stamps = join_all(commits).await;
     stamps.sort_unstable();
-    assert!(stamps.windows(2).all(|pair| pair[0].0 < pair[1].0), "no two are the same");
+    assert!(stamps.windows(2).all(|pair| pair[0].0 < pair[1].0), "duplicate stamps");
     let tx = database.begin();
     let log = tx.get_range(&RangeQuery::new(b"log/", b"log0")).await.unwrap().rows;
     let logged: Vec<_> = log.iter().map(|row| (&row.key[4..], row.value[0])).collect();
@@ -61,14 +59,14 @@ async fn committed(database: &Database, commits: u8) -> Vec<u64> {
     versions
 }
 
-/// A caller that expects contiguous versions would wait forever.
-pub(super) async fn versions_grow_and_have_gaps(database: Database) {
+/// Callers must not expect contiguous versions.
+pub(super) async fn versions_increase_with_gaps(database: Database) {
     let versions = committed(&database, 10).await;
     assert!(versions.is_sorted_by(|one, next| one < next), "{versions:?}");
     assert!(versions[9] - versions[0] > 9, "{versions:?}");
 }
 
-pub(super) async fn a_read_version_can_be_had_and_set(database: Database) {
+pub(super) async fn read_version_can_be_set(database: Database) {
     write(&database, &[("a", "1")]).await;
     let first = database.begin().read_version().await.unwrap();
     write(&database, &[("a", "2")]).await;
@@ -80,19 +78,19 @@ pub(super) async fn a_read_version_can_be_had_and_set(database: Database) {
     assert_eq!(kind(tx.commit().await), ErrorKind::Conflict);
 }
 
-/// A commit's own version shows its writes and nothing later.
-pub(super) async fn a_committed_version_can_be_read_at(database: Database) {
+/// A read at the version of a commit returns its writes and nothing later.
+pub(super) async fn committed_version_can_be_read(database: Database) {
     for (number, version) in (0_u8..).zip(committed(&database, 3).await) {
         let tx = database.begin();
         tx.set_read_version(version);
         assert_eq!(tx.get(b"a").await.unwrap().unwrap(), [number]);
-        // It has read, so another version comes too late.
+        // Has no effect after the first read.
         tx.set_read_version(version - 1);
         assert_eq!(tx.get(b"a").await.unwrap().unwrap(), [number]);
     }
 }
 
-pub(super) async fn a_read_version_of_the_future_is_refused(database: Database) {
+pub(super) async fn future_read_version_is_refused(database: Database) {
     let tx = database.begin();
     tx.set_read_version(u64::MAX);
     let error = tx.get(b"a").await.unwrap_err();

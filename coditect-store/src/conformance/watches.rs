@@ -6,11 +6,11 @@ use futures_util::{FutureExt as _, future::join_all};
 
 use super::{AtomicOp, Database, ErrorKind, Result, Transaction, WATCH_LIMIT, Watch, kind, write};
 
-/// Far longer than any operation, so that a watch that never fires is a failure.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time after which a watch counts as never firing.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn end(watch: Watch) -> Result<()> {
-    tokio::time::timeout(PATIENCE, watch).await.unwrap()
+    tokio::time::timeout(WATCH_TIMEOUT, watch).await.unwrap()
 }
 
 async fn watch(database: &Database, key: &[u8]) -> Watch {
@@ -20,7 +20,7 @@ async fn watch(database: &Database, key: &[u8]) -> Watch {
     watch
 }
 
-pub(super) async fn a_watch_fires_after_a_commit_that_changed_its_key(database: Database) {
+pub(super) async fn watch_fires_after_its_key_changes(database: Database) {
     write(&database, &[("a", "1"), ("b", "1")]).await;
     let changes: [fn(&Transaction); 3] = [
         |tx| tx.set(b"a", b"2"),
@@ -36,7 +36,7 @@ pub(super) async fn a_watch_fires_after_a_commit_that_changed_its_key(database: 
     }
 }
 
-/// Returns whether `waiting` has not fired yet, although a watch on a later change has.
+/// Returns whether `waiting` has not fired, after a watch of a later change has.
 async fn is_waiting(database: &Database, waiting: &mut Watch) -> bool {
     let other = watch(database, b"other").await;
     let tx = database.begin();
@@ -46,7 +46,7 @@ async fn is_waiting(database: &Database, waiting: &mut Watch) -> bool {
     waiting.now_or_never().is_none()
 }
 
-pub(super) async fn a_watch_does_not_fire_while_its_key_is_as_it_was(database: Database) {
+pub(super) async fn watch_ignores_writes_of_the_same_value(database: Database) {
     write(&database, &[("a", "1")]).await;
     let mut waiting = watch(&database, b"a").await;
     write(&database, &[("b", "2")]).await;
@@ -56,7 +56,7 @@ pub(super) async fn a_watch_does_not_fire_while_its_key_is_as_it_was(database: D
     end(waiting).await.unwrap();
 }
 
-pub(super) async fn a_watch_fires_if_its_key_changed_before_it_was_live(database: Database) {
+pub(super) async fn watch_fires_if_its_key_changed_before_the_commit(database: Database) {
     let tx = database.begin();
     tx.snapshot().get(b"a").await.unwrap();
     let watch = tx.watch(b"a").await.unwrap();
@@ -65,7 +65,7 @@ pub(super) async fn a_watch_fires_if_its_key_changed_before_it_was_live(database
     end(watch).await.unwrap();
 }
 
-pub(super) async fn a_watch_is_of_what_its_own_transaction_wrote(database: Database) {
+pub(super) async fn watch_compares_with_own_writes(database: Database) {
     let tx = database.begin();
     tx.set(b"a", b"mine");
     let mut waiting = tx.watch(b"a").await.unwrap();
@@ -75,7 +75,7 @@ pub(super) async fn a_watch_is_of_what_its_own_transaction_wrote(database: Datab
     end(waiting).await.unwrap();
 }
 
-pub(super) async fn a_watch_ends_with_its_transaction(database: Database) {
+pub(super) async fn cancelled_transaction_ends_its_watches(database: Database) {
     let (dropped, cancelled) = (database.begin(), database.begin());
     let watches = [dropped.watch(b"a").await.unwrap(), cancelled.watch(b"a").await.unwrap()];
     drop(dropped);
@@ -86,13 +86,13 @@ pub(super) async fn a_watch_ends_with_its_transaction(database: Database) {
     }
 }
 
-pub(super) async fn a_watch_ends_with_its_database(database: Database) {
+pub(super) async fn closed_database_ends_its_watches(database: Database) {
     let watch = watch(&database, b"a").await;
     database.close().await;
     assert_eq!(kind(end(watch).await), ErrorKind::Closed);
 }
 
-pub(super) async fn a_watch_of_a_refused_commit_gives_its_error(database: Database) {
+pub(super) async fn watch_of_a_failed_commit_returns_its_error(database: Database) {
     let tx = database.begin();
     tx.get(b"a").await.unwrap();
     tx.set(b"b", b"");
@@ -102,7 +102,7 @@ pub(super) async fn a_watch_of_a_refused_commit_gives_its_error(database: Databa
     assert_eq!(kind(end(watch).await), ErrorKind::Conflict);
 }
 
-pub(super) async fn watches_are_bounded_and_dropped_ones_make_room(database: Database) {
+pub(super) async fn watches_are_limited_and_dropped_ones_do_not_count(database: Database) {
     let tx = database.begin();
     let mut watches = join_all((0..WATCH_LIMIT).map(|_| tx.watch(b"a"))).await;
     assert!(watches.iter().all(Result::is_ok));

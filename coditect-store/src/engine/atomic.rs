@@ -1,11 +1,12 @@
-//! Atomic operations: what each makes of a value (manual: "Atomic operations"; the recordings of a
-//! real FoundationDB settle the corners).
+//! Atomic operations (manual: "Atomic operations"). Corner cases follow recordings of a real
+//! FoundationDB.
 
 use super::limits::VALUE_SIZE_LIMIT;
 
-/// An operation on a value that needs no read of it. Integers are little-endian and unsigned, as
-/// long as the operand: a longer value is cut to that, a shorter one extended with zeros, a
-/// missing one is empty.
+/// An operation on a value without a read by the client.
+///
+/// Integers are unsigned, little-endian, and as long as the operand: longer values are truncated,
+/// shorter ones are extended with zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AtomicOp {
@@ -19,15 +20,15 @@ pub enum AtomicOp {
     BitAnd,
     /// The bits set in either. A missing value becomes the operand.
     BitOr,
-    /// The bits set in one alone. A missing value becomes the operand.
+    /// The bits set in exactly one. A missing value becomes the operand.
     BitXor,
     /// The larger in byte order. A missing value becomes the operand.
     ByteMax,
     /// The smaller in byte order. A missing value becomes the operand.
     ByteMin,
-    /// The value with the operand at its end, or the value as it was if that would be too long.
+    /// The value followed by the operand; unchanged if that would exceed the limit of values.
     AppendIfFits,
-    /// Nothing, if the value equals the operand; the value as it was if not.
+    /// No value if the value equals the operand; unchanged otherwise.
     CompareAndClear,
     /// The operand is the value; the key is a template for a versionstamp: see
     /// [`Transaction::set_versionstamped_key`](super::Transaction::set_versionstamped_key).
@@ -38,13 +39,13 @@ pub enum AtomicOp {
 }
 
 impl AtomicOp {
-    /// Whether the outcome depends on the value that was there.
+    /// Returns whether the outcome depends on the previous value.
     pub(super) fn reads_value(self) -> bool {
         !matches!(self, Self::SetVersionstampedKey | Self::SetVersionstampedValue)
     }
 
-    /// What becomes of `value`. A versionstamped operation gives its operand as it is: its stamp
-    /// is filled in by the commit.
+    /// Returns the outcome for `value`. A versionstamped operation returns its operand unchanged; the
+    /// commit fills the stamp in.
     pub(super) fn apply(self, value: Option<&[u8]>, operand: &[u8]) -> Option<Vec<u8>> {
         let Some(value) = value else {
             return (self != Self::CompareAndClear).then(|| operand.to_vec());
@@ -77,7 +78,7 @@ impl AtomicOp {
     }
 }
 
-/// Combines `value`, cut or extended with zeros to the operand's length, with the operand.
+/// Combines `value`, truncated or extended to the operand's length, with the operand bytewise.
 fn zip(value: &[u8], operand: &[u8], mut combine: impl FnMut(u8, u8) -> u8) -> Vec<u8> {
     let value = value.iter().copied().chain(std::iter::repeat(0));
     value.zip(operand).map(|(a, &b)| combine(a, b)).collect()
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operands_length_rules() {
+    fn values_take_the_length_of_the_operand() {
         assert_eq!(AtomicOp::Add.apply(Some(b"\xff\xff"), b"\x01").unwrap(), b"\x00");
         assert_eq!(AtomicOp::Max.apply(Some(b"\x00\x01"), b"\x05").unwrap(), b"\x05");
         assert_eq!(AtomicOp::Min.apply(Some(b"\x01"), b"\xff\xff").unwrap(), b"\x01\x00");
@@ -106,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_value_becomes_the_operand_but_is_not_compared() {
+    fn missing_value_becomes_the_operand_except_for_compare_and_clear() {
         assert_eq!(AtomicOp::Min.apply(None, b"\x07").unwrap(), b"\x07");
         assert_eq!(AtomicOp::BitAnd.apply(None, b"\x07").unwrap(), b"\x07");
         assert_eq!(AtomicOp::CompareAndClear.apply(None, b""), None);
     }
 
     #[test]
-    fn what_does_not_fit_is_not_appended() {
+    fn append_beyond_the_limit_is_ignored() {
         let full = vec![7; VALUE_SIZE_LIMIT];
         assert_eq!(AtomicOp::AppendIfFits.apply(Some(&full), b"x").unwrap(), full);
         assert_eq!(AtomicOp::AppendIfFits.apply(Some(b"a"), b"b").unwrap(), b"ab");

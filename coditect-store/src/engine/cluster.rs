@@ -15,7 +15,7 @@ pub struct ClusterOptions {
     /// towards the size of keys, and does not begin with `0xff`.
     pub prefix: Vec<u8>,
     /// Timeout of a read or a commit; 10 s by default.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// Whether the [source](std::error::Error::source) of a conflict names the conflicting keys.
     /// Costs the cluster some work for every conflict. Disabled by default.
     pub report_conflicts: bool,
@@ -33,10 +33,10 @@ impl ClusterOptions {
         self
     }
 
-    /// Sets `patience`.
+    /// Sets `timeout`.
     #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
@@ -59,7 +59,7 @@ impl Default for ClusterOptions {
     fn default() -> Self {
         Self {
             prefix: Vec::new(),
-            patience: Duration::from_secs(10),
+            timeout: Duration::from_secs(10),
             report_conflicts: false,
             trace_folder: None,
         }

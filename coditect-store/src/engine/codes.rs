@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_written_is_told_from_what_may_be() {
+    fn codes_map_to_kinds_by_operation() {
         for (code, reading, committing) in [
             (1007, ErrorKind::TransactionTooOld, ErrorKind::TransactionTooOld),
             (1009, ErrorKind::Unavailable, ErrorKind::Unavailable),
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_may_be_written_passes_by_itself() {
+    fn temporary_errors_of_a_commit_are_unknown_outcomes_or_unwritten() {
         for code in (0..3_000).filter(|code| is_passing(*code)) {
             assert_eq!(kind(code, During::Read), ErrorKind::Unavailable, "{code}");
             let is_unknown = kind(code, During::Commit) == ErrorKind::MaybeCommitted;

@@ -1,5 +1,5 @@
-//! Fault injection on either engine: one step fails with an error that a cluster may return, so
-//! that a test can check that every step handles each.
+//! Fault injection for both engines: a chosen step fails with an error that a cluster may return, so
+//! that tests can check the handling of each error at every step.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,7 +13,7 @@ use super::{
 use crate::{Error, Result};
 
 /// Delay after which an abandoned commit is applied.
-const LATE: Duration = Duration::from_millis(5);
+const LATE_COMMIT_DELAY: Duration = Duration::from_millis(5);
 
 /// The kind of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +39,7 @@ pub enum Fault {
     Late,
 }
 
-/// When a failed commit is applied nevertheless.
+/// The time at which a failed commit is applied nevertheless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Written {
     Never,
@@ -78,7 +78,7 @@ impl Fault {
         }
     }
 
-    fn comes_at(self, step: Step) -> bool {
+    fn applies_to(self, step: Step) -> bool {
         match self {
             Self::TooOld | Self::Lagging | Self::Throttled | Self::Changed => true,
             Self::Silent => step == Step::Read,
@@ -98,7 +98,7 @@ impl Fault {
 
     fn error(self, during: During) -> Error {
         let kind = codes::kind(self.code(), during);
-        Error::coded(kind, self.code(), "a fault that a test asked for")
+        Error::coded(kind, self.code(), "injected fault")
     }
 }
 
@@ -118,7 +118,7 @@ pub struct Faults(Arc<Mutex<Plan>>);
 struct Plan {
     next: Option<(u64, Fault)>,
     steps: u64,
-    has_come: bool,
+    has_occurred: bool,
 }
 
 impl Faults {
@@ -133,14 +133,14 @@ impl Faults {
         *self.lock() = Plan::default();
     }
 
-    /// Returns the number of steps since then.
+    /// Returns the number of steps since the last [`plan`](Self::plan) or [`clear`](Self::clear).
     pub fn steps(&self) -> u64 {
         self.lock().steps
     }
 
     /// Returns whether the fault has occurred.
-    pub fn has_come(&self) -> bool {
-        self.lock().has_come
+    pub fn has_occurred(&self) -> bool {
+        self.lock().has_occurred
     }
 
     fn lock(&self) -> MutexGuard<'_, Plan> {
@@ -148,31 +148,31 @@ impl Faults {
     }
 
     /// Counts `step` and returns its fault.
-    fn comes(&self, step: Step) -> Option<Fault> {
+    fn next(&self, step: Step) -> Option<Fault> {
         let mut plan = self.lock();
         let number = plan.steps;
         plan.steps += 1;
-        let (_, fault) = plan.next.filter(|(at, fault)| *at == number && fault.comes_at(step))?;
-        plan.has_come = true;
+        let (_, fault) = plan.next.filter(|(at, fault)| *at == number && fault.applies_to(step))?;
+        plan.has_occurred = true;
         Some(fault)
     }
 
     /// Fails the step if its fault is due.
     pub(super) fn at(&self, step: Step) -> Result<()> {
-        self.comes(step).map_or(Ok(()), |fault| Err(fault.error(During::Read)))
+        self.next(step).map_or(Ok(()), |fault| Err(fault.error(During::Read)))
     }
 
     /// Commits `tx`, or simulates the fault.
     pub(super) async fn commit(&self, tx: &Transaction) -> Result<()> {
-        let Some(fault) = self.comes(Step::Commit) else { return tx.commit_now().await };
+        let Some(fault) = self.next(Step::Commit) else { return tx.commit_now().await };
         match fault.written() {
             Written::Never => tx.cancel(),
             Written::Before => tx.commit_now().await?,
             Written::After => {
                 let tx = tx.clone();
                 tokio::spawn(async move {
-                    tokio::time::sleep(LATE).await;
-                    // If it conflicts by then, the commit is lost.
+                    tokio::time::sleep(LATE_COMMIT_DELAY).await;
+                    // The commit is lost if it conflicts by then.
                     let _ = tx.commit_now().await;
                 });
             }

@@ -1,7 +1,7 @@
 //! Ranges of keys.
 
 /// The first byte that no user key starts with.
-const PAST_ALL: u8 = 0xff;
+const END_OF_USER_KEYS: u8 = 0xff;
 
 /// The keys from `begin` (inclusive) to `end` (exclusive).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,10 +13,10 @@ pub struct KeyRange {
 }
 
 impl KeyRange {
-    /// Returns the range of all keys that start with `prefix`; of all user keys for an empty one.
+    /// Returns the range of all keys that start with `prefix`; all user keys for an empty prefix.
     pub fn prefix(prefix: &[u8]) -> Self {
         let end = match prefix.iter().rposition(|&byte| byte != u8::MAX) {
-            None => vec![PAST_ALL],
+            None => vec![END_OF_USER_KEYS],
             Some(last) => {
                 let mut end = prefix[..=last].to_vec();
                 end[last] += 1;

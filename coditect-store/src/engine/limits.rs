@@ -22,11 +22,11 @@ pub(crate) const MAX_KEY: &[u8] = b"\xff";
 pub(crate) const OVERHEAD: usize = 40;
 
 pub(crate) fn key_too_large() -> Error {
-    Error::coded(ErrorKind::Limit, 2102, "a key is longer than 10,000 bytes")
+    Error::coded(ErrorKind::Limit, 2102, "key exceeds the limit of 10,000 bytes")
 }
 
 pub(crate) fn value_too_large() -> Error {
-    Error::coded(ErrorKind::Limit, 2103, "a value is longer than 100,000 bytes")
+    Error::coded(ErrorKind::Limit, 2103, "value exceeds the limit of 100,000 bytes")
 }
 
 /// Fails if `what`, a key of `length` bytes, is too long.
@@ -48,39 +48,51 @@ fn require(length: usize, limit: usize, code: i32, what: impl FnOnce() -> String
 }
 
 pub(crate) fn transaction_too_large() -> Error {
-    Error::coded(ErrorKind::Limit, 2101, "the transaction is larger than 10,000,000 bytes")
+    Error::coded(ErrorKind::Limit, 2101, "transaction exceeds the limit of 10,000,000 bytes")
 }
 
 pub(crate) fn too_many_watches() -> Error {
-    Error::coded(ErrorKind::Limit, 1032, "too many watches are live at once")
+    Error::coded(ErrorKind::Limit, 1032, "too many active watches: the limit is 10,000")
 }
 
 pub(crate) fn key_outside_legal_range() -> Error {
-    Error::coded(ErrorKind::Invalid, 2004, "a key is outside of the user's key space")
+    Error::coded(ErrorKind::Invalid, 2004, "key outside of the user keyspace (before 0xff)")
 }
 
 pub(crate) fn inverted_range() -> Error {
-    Error::coded(ErrorKind::Invalid, 2005, "a range begins past its end")
+    Error::coded(ErrorKind::Invalid, 2005, "inverted range: begin is after end")
 }
 
 pub(crate) fn invalid_versionstamp_offset() -> Error {
-    Error::coded(ErrorKind::Invalid, 2000, "a versionstamp does not fit where it should go")
+    Error::coded(
+        ErrorKind::Invalid,
+        2000,
+        "invalid versionstamp offset: ten bytes do not fit there",
+    )
 }
 
 pub(crate) fn accessed_unreadable() -> Error {
-    Error::coded(ErrorKind::Invalid, 1036, "a versionstamp was read before its commit")
+    Error::coded(
+        ErrorKind::Invalid,
+        1036,
+        "key is unreadable until the commit: it depends on a versionstamp",
+    )
 }
 
 pub(crate) fn used_during_commit() -> Error {
-    Error::coded(ErrorKind::Invalid, 2017, "the transaction was committed before")
+    Error::coded(ErrorKind::Invalid, 2017, "transaction was used during or after its commit")
 }
 
 pub(crate) fn cancelled() -> Error {
-    Error::coded(ErrorKind::Closed, 1025, "the transaction was cancelled")
+    Error::coded(ErrorKind::Closed, 1025, "transaction cancelled")
 }
 
 pub(crate) fn too_old() -> Error {
-    Error::coded(ErrorKind::TransactionTooOld, 1007, "the transaction is older than five seconds")
+    Error::coded(
+        ErrorKind::TransactionTooOld,
+        1007,
+        "transaction is too old: the limit is five seconds",
+    )
 }
 
 pub(crate) fn future_version() -> Error {
@@ -88,27 +100,26 @@ pub(crate) fn future_version() -> Error {
 }
 
 pub(crate) fn conflict() -> Error {
-    Error::coded(ErrorKind::Conflict, 1020, "the transaction conflicts with another one")
+    Error::coded(ErrorKind::Conflict, 1020, "transaction conflicts with another one")
 }
 
 pub(crate) fn maybe_committed() -> Error {
-    Error::coded(ErrorKind::MaybeCommitted, 1021, "the transaction may be committed or not")
+    Error::coded(ErrorKind::MaybeCommitted, 1021, "transaction may or may not have been committed")
 }
 
-/// The error of a process that was forked from `opener`, which has the database open.
+/// Returns the error of using a database in a fork of `opener`, the process that opened it.
 pub(crate) fn forked(opener: u32) -> Error {
-    let message = format!(
-        "the database was opened by process {opener}, and this one was forked from it: open it here"
-    );
+    let message =
+        format!("database was opened before a fork, by process {opener}: open it in this process");
     Error::new(ErrorKind::Closed, message)
 }
 
-/// The error of a process that was forked from `starter`, which uses FoundationDB's library.
+/// Returns the error of using FoundationDB's client library in a fork of `starter`.
 #[cfg(feature = "fdb")]
 pub(crate) fn forked_library(starter: u32) -> Error {
     let message = format!(
-        "FoundationDB's library was started by process {starter}, and cannot be used in a fork of it: \
-         open the cluster after the fork, or execute a program of its own"
+        "FoundationDB's client library was started by process {starter} and cannot be used in a fork: \
+         open the cluster after the fork, or execute a new program"
     );
     Error::new(ErrorKind::Closed, message)
 }

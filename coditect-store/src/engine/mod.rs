@@ -63,8 +63,11 @@ use crate::{Result, telemetry};
 #[derive(Clone, Debug)]
 pub struct Database {
     engine: Engine,
-    /// Tag of its work, if that runs at batch priority.
-    #[cfg_attr(not(feature = "fdb"), expect(dead_code, reason = "the other engine has no queue"))]
+    /// Tag of transactions at batch priority; `None` at the default priority.
+    #[cfg_attr(
+        not(feature = "fdb"),
+        expect(dead_code, reason = "the embedded engine has no priorities")
+    )]
     background: Option<&'static str>,
     faults: Option<Faults>,
 }
@@ -95,11 +98,11 @@ enum Attempt {
 
 /// Dispatches a call to either engine: `on!(self, tx => …)`.
 macro_rules! on {
-    ($transaction:expr, $tx:ident => $asked:expr) => {
+    ($transaction:expr, $tx:ident => $call:expr) => {
         match &$transaction.attempt {
-            Attempt::Embedded($tx) => $asked,
+            Attempt::Embedded($tx) => $call,
             #[cfg(feature = "fdb")]
-            Attempt::Cluster($tx) => $asked,
+            Attempt::Cluster($tx) => $call,
         }
     };
 }
@@ -121,9 +124,9 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Returns `Unavailable` if another process has it open or the folder cannot be used, `Corrupt`
-    /// if its file is damaged or not ours, `NewerFormat` if a newer version of this program wrote
-    /// it. Nothing is overwritten then.
+    /// Returns `Unavailable` if another process has the store open or the folder cannot be used,
+    /// `Corrupt` if the file is damaged or not a store, `NewerFormat` if a newer version of this
+    /// program wrote it. None of these changes a file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &Options::default())
     }
@@ -289,10 +292,10 @@ impl Transaction {
     /// Returns the version that all reads see.
     #[cfg_attr(
         not(feature = "fdb"),
-        expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")
+        expect(clippy::unused_async, reason = "asynchronous on a cluster")
     )]
     pub async fn read_version(&self) -> Result<u64> {
-        self.may_fail(faults::Step::Read)?;
+        self.inject_fault(faults::Step::Read)?;
         match &self.attempt {
             Attempt::Embedded(tx) => tx.read_version(),
             #[cfg(feature = "fdb")]
@@ -316,7 +319,7 @@ impl Transaction {
     ///
     /// Returns `Limit` (1032) if [`WATCH_LIMIT`] watches are active.
     pub async fn watch(&self, key: &[u8]) -> Result<Watch> {
-        self.may_fail(faults::Step::Read)?;
+        self.inject_fault(faults::Step::Read)?;
         match &self.attempt {
             Attempt::Embedded(tx) => tx.watch(key).await,
             #[cfg(feature = "fdb")]
@@ -351,7 +354,7 @@ impl Transaction {
 
     /// Returns the reads and writes so far.
     pub fn statistics(&self) -> Statistics {
-        self.counts.so_far()
+        self.counts.snapshot()
     }
 
     /// Returns the version of the commit; `None` before, and for a transaction without writes.
@@ -365,7 +368,7 @@ impl Transaction {
         on!(self, tx => tx.versionstamp())
     }
 
-    /// Cancels it: its watches and all later calls return `Closed` (1025).
+    /// Cancels the transaction: its watches and all later calls return `Closed` (1025).
     pub fn cancel(&self) {
         on!(self, tx => tx.cancel());
     }
@@ -375,7 +378,7 @@ impl Transaction {
     /// not count.
     #[cfg_attr(
         not(feature = "fdb"),
-        expect(clippy::unused_async, reason = "this engine answers at once; a cluster does not")
+        expect(clippy::unused_async, reason = "asynchronous on a cluster")
     )]
     pub async fn approximate_size(&self) -> Result<usize> {
         match &self.attempt {
@@ -387,7 +390,7 @@ impl Transaction {
 
     async fn read(&self, key: &[u8], isolation: Isolation) -> Result<Option<Vec<u8>>> {
         let read = self.begin_read().await;
-        self.may_fail(faults::Step::Read)?;
+        self.inject_fault(faults::Step::Read)?;
         let value = on!(self, tx => tx.get(key, isolation).await)?;
         if let Some(value) = &value {
             read.found(1, key.len() + value.len());
@@ -397,13 +400,13 @@ impl Transaction {
 
     async fn read_key(&self, selector: &KeySelector, isolation: Isolation) -> Result<Vec<u8>> {
         let _read = self.begin_read().await;
-        self.may_fail(faults::Step::Read)?;
+        self.inject_fault(faults::Step::Read)?;
         on!(self, tx => tx.get_key(selector, isolation).await)
     }
 
     async fn read_range(&self, query: &RangeQuery, isolation: Isolation) -> Result<RangePage> {
         let read = self.begin_read().await;
-        self.may_fail(faults::Step::Read)?;
+        self.inject_fault(faults::Step::Read)?;
         let page = on!(self, tx => tx.get_range(query, isolation).await)?;
         let bytes = page.rows.iter().map(|row| row.key.len() + row.value.len()).sum();
         read.found(page.rows.len(), bytes);
@@ -415,13 +418,13 @@ impl Transaction {
         if self.counts.simulates_round_trips() {
             tokio::task::yield_now().await;
         } else {
-            give_way().await;
+            consume_read_budget().await;
         }
         read
     }
 
-    /// Fails if a fault is planned.
-    fn may_fail(&self, step: faults::Step) -> Result<()> {
+    /// Fails if a fault is planned for this step.
+    fn inject_fault(&self, step: faults::Step) -> Result<()> {
         self.faults.as_ref().map_or(Ok(()), |faults| faults.at(step))
     }
 }
@@ -448,17 +451,17 @@ impl Snapshot<'_> {
     }
 }
 
-/// Yields to other tasks now and then: the embedded engine never waits, and a long scan must not
-/// occupy a thread of the runtime.
+/// Yields to other tasks from time to time: reads of the embedded engine never wait, and a long scan
+/// must not occupy a thread of the runtime.
 ///
-/// The runtime gives a task 128 steps before others run, and a switch costs as much as some reads:
-/// so a few reads count as one step.
-async fn give_way() {
-    const READS_A_STEP: u8 = 4;
+/// tokio's budget is 128 steps, and a task switch costs as much as several reads, so several reads
+/// count as one step.
+async fn consume_read_budget() {
+    const READS_PER_STEP: u8 = 4;
     thread_local!(static READS: Cell<u8> = const { Cell::new(0) });
     let reads = READS.get() + 1;
-    READS.set(reads % READS_A_STEP);
-    if reads == READS_A_STEP {
+    READS.set(reads % READS_PER_STEP);
+    if reads == READS_PER_STEP {
         tokio::task::coop::consume_budget().await;
     }
 }

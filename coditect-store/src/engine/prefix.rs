@@ -65,7 +65,7 @@ impl Prefix {
 
     /// Returns the key that a versionstamp is filled into, with its offset.
     pub(super) fn template<'a>(&self, template: &'a [u8]) -> Cow<'a, [u8]> {
-        let place = versionstamp::place(template).filter(|_| !self.is_empty());
+        let place = versionstamp::split_template(template).filter(|_| !self.is_empty());
         let Some((bytes, offset)) = place.filter(|(bytes, _)| *bytes < MAX_KEY) else {
             return Cow::Borrowed(template);
         };
@@ -78,14 +78,14 @@ impl Prefix {
     /// prefix.
     pub(super) fn selector(&self, selector: &KeySelector) -> KeySelector {
         let key = self.bound(&selector.key).into_owned();
-        // No key of this database is at the end of the prefix, but one of another may be.
+        // The key at the end of the prefix may exist in another database.
         let or_equal = selector.or_equal && (self.is_empty() || selector.key != MAX_KEY);
         KeySelector { key, or_equal, ..*selector }
     }
 
-    /// Returns whether `selector` bounds a range at its own key, so that it may resolve outside of
-    /// the prefix: nothing is between the end of the prefix and there.
-    pub(super) fn keeps(&self, selector: &KeySelector) -> bool {
+    /// Returns whether `selector` can bound a range without being resolved first: it selects the first
+    /// key at or after its own, and no key of this database follows the prefix.
+    pub(super) fn can_bound(&self, selector: &KeySelector) -> bool {
         self.is_empty() || selector.offset == 1
     }
 
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_go_in_and_come_out_as_they_were() {
+    fn prefix_is_added_and_removed() {
         for key in [&b""[..], b"a", b"a\xff", b"\xfe\xff\xff"] {
             let inside = prefix().key(key).into_owned();
             assert!(inside.starts_with(b"p\xff"));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_users_key_is_left_for_the_cluster_to_refuse() {
+    fn illegal_keys_are_passed_unchanged() {
         for key in [&b"\xff"[..], b"\xff\x01", b"\xff\xff"] {
             assert_eq!(prefix().key(key), key);
         }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_all_keys_is_the_end_of_the_prefix() {
+    fn end_of_the_keyspace_maps_to_the_end_of_the_prefix() {
         assert_eq!(prefix().bound(b"\xff"), &b"q"[..]);
         assert_eq!(prefix().bound(b"a"), &b"p\xffa"[..]);
         assert_eq!(prefix().range(), Some((&b"p\xff"[..], &b"q"[..])));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_others_are_before_or_after_all() {
+    fn keys_outside_the_prefix_clamp_to_its_ends() {
         assert_eq!(prefix().own(b"o"), b"");
         assert_eq!(prefix().own(b"p"), b"");
         assert_eq!(prefix().own(b"q"), b"\xff");
@@ -144,18 +144,18 @@ mod tests {
     }
 
     #[test]
-    fn selectors_are_moved_and_those_that_count_may_lead_out() {
+    fn selectors_are_prefixed_and_offsets_may_leave_the_prefix() {
         let first = |key: &[u8]| KeySelector::first_greater_or_equal(key);
         assert_eq!(prefix().selector(&first(b"a")), first(b"p\xffa"));
         assert_eq!(prefix().selector(&first(MAX_KEY)), first(b"q"));
-        assert!(prefix().keeps(&first(b"a")));
-        assert!(prefix().keeps(&KeySelector::first_greater_than(b"a")));
-        assert!(!prefix().keeps(&KeySelector::last_less_than(b"a")));
-        assert!(Prefix::default().keeps(&KeySelector::last_less_than(b"a")));
+        assert!(prefix().can_bound(&first(b"a")));
+        assert!(prefix().can_bound(&KeySelector::first_greater_than(b"a")));
+        assert!(!prefix().can_bound(&KeySelector::last_less_than(b"a")));
+        assert!(Prefix::default().can_bound(&KeySelector::last_less_than(b"a")));
     }
 
     #[test]
-    fn a_versionstamp_comes_to_lie_under_the_prefix() {
+    fn versionstamp_offset_includes_the_prefix() {
         let template = versionstamp::template(b"log/", b"!");
         let inside = prefix().template(&template).into_owned();
         let stamp = Versionstamp::new(1, 2);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_is_not_among_the_clusters_own_keys() {
+    fn prefix_in_the_system_keyspace_is_refused() {
         assert_eq!(Prefix::new(b"\xff/x").unwrap_err().kind(), ErrorKind::Invalid);
         assert!(Prefix::new(b"").unwrap().is_empty());
     }

@@ -1,5 +1,5 @@
-//! The process that opened a database. A process that is forked from it has the memory, and the
-//! open files, and neither the engine's threads nor its locks: it must not use them.
+//! Detection of forks. A forked process inherits the memory and open files of the process that opened
+//! a database, but neither its threads nor its locks, so it must not use the database.
 
 use std::process;
 
@@ -11,7 +11,7 @@ use crate::Result;
 pub(super) struct Owner(u32);
 
 impl Owner {
-    /// This process.
+    /// Returns this process.
     pub(super) fn current() -> Self {
         Self(process::id())
     }
@@ -26,7 +26,7 @@ impl Owner {
         if self.is_current() { Ok(()) } else { Err(limits::forked(self.0)) }
     }
 
-    /// As [`check`](Self::check), of the process that started FoundationDB's library.
+    /// Fails in a fork of the process that started FoundationDB's client library.
     #[cfg(feature = "fdb")]
     pub(super) fn check_library(self) -> Result<()> {
         if self.is_current() { Ok(()) } else { Err(limits::forked_library(self.0)) }

@@ -1,4 +1,4 @@
-//! The cost of a transaction so far.
+//! Counters of the reads and writes of a transaction.
 //!
 //! A *round* is a set of concurrent reads: on a cluster it costs one round trip. Sequential reads
 //! are a round each. The embedded engine answers at once, so that concurrent reads complete one
@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Reads and writes of a transaction so far: see
+/// The reads and writes of a transaction: see
 /// [`Transaction::statistics`](super::Transaction::statistics).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -25,7 +25,7 @@ pub struct Statistics {
     pub bytes_written: u64,
 }
 
-/// Counts the statistics.
+/// The counters behind [`Statistics`].
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     reads: AtomicU64,
@@ -40,7 +40,7 @@ pub(super) struct Counts {
     round_trips: bool,
 }
 
-/// A read in flight. It may be dropped.
+/// A read in flight; ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Read<'a>(&'a Counts);
 
@@ -66,7 +66,7 @@ impl Counts {
         self.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn so_far(&self) -> Statistics {
+    pub(super) fn snapshot(&self) -> Statistics {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Statistics {
             reads: of(&self.reads),

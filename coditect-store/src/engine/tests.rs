@@ -1,5 +1,5 @@
-//! Tests of an engine in a folder beyond the [contract](crate::conformance): restarts, damaged files,
-//! versions independent of the clock, views.
+//! Tests of the embedded engine in a folder, beyond the [contract](crate::conformance): restarts,
+//! damaged files, clock changes, views.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn versions_before_the_start_are_too_old() {
 }
 
 #[tokio::test]
-async fn what_was_committed_is_there_after_a_restart() {
+async fn commits_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path()).unwrap();
     write(&database, &[("a", "1"), ("b", "2")]).await;
@@ -43,7 +43,7 @@ async fn what_was_committed_is_there_after_a_restart() {
 }
 
 #[tokio::test]
-async fn what_is_made_on_disk_is_for_its_owners_eyes_only() {
+async fn files_are_accessible_only_to_their_owner() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let folder = tempfile::tempdir().unwrap();
@@ -55,7 +55,7 @@ async fn what_is_made_on_disk_is_for_its_owners_eyes_only() {
 }
 
 #[tokio::test]
-async fn versions_grow_though_the_clock_goes_back() {
+async fn versions_increase_when_the_clock_goes_back() {
     let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::new(DateTime::UNIX_EPOCH + TimeDelta::days(20_000));
     let options = Options { clock: Clock::from(&clock), ..Options::default() };
@@ -75,7 +75,7 @@ async fn versions_grow_though_the_clock_goes_back() {
 }
 
 #[tokio::test]
-async fn a_second_opening_is_refused_until_the_first_is_closed() {
+async fn second_open_is_refused_until_the_first_is_closed() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path()).unwrap();
     write(&database, &[("a", "1")]).await;
@@ -96,7 +96,7 @@ async fn a_second_opening_is_refused_until_the_first_is_closed() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_a_store_is_refused_and_left_as_it_is() {
+async fn foreign_file_is_refused_unchanged() {
     for damage in [b"not a database at all".to_vec(), vec![0; 8_192], vec![0xff; 100_000]] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store.redb");
@@ -107,7 +107,7 @@ async fn a_file_that_is_not_a_store_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_damaged_header_is_refused_and_left_as_it_is() {
+async fn damaged_header_is_refused_unchanged() {
     for (name, damage) in [
         ("its first page zeroed", (|file: &mut Vec<u8>| file[..4_096].fill(0)) as fn(&mut Vec<u8>)),
         ("its magic number changed", |file| file[3] ^= 1),
@@ -129,12 +129,12 @@ async fn a_damaged_header_is_refused_and_left_as_it_is() {
         std::fs::write(&path, &file).unwrap();
         let outcome = Database::open(folder.path());
         assert_eq!(outcome.map(drop).map_err(|e| e.kind()), Err(ErrorKind::Corrupt), "{name}");
-        assert!(std::fs::read(&path).unwrap() == file, "{name}: it was written to");
+        assert!(std::fs::read(&path).unwrap() == file, "{name}: the file was changed");
     }
 }
 
 #[tokio::test]
-async fn what_is_read_from_a_damaged_file_is_right_or_refused() {
+async fn reads_of_a_damaged_file_are_correct_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path()).unwrap();
     let value = |number: u32| [number.to_be_bytes(); 100].concat();
@@ -151,7 +151,7 @@ async fn what_is_read_from_a_damaged_file_is_right_or_refused() {
     for round in 0..30_usize {
         let mut damaged = whole.clone();
         for spot in 0..20_usize {
-            // Anywhere after the header, at a different place in each round.
+            // A different offset after the header in each round.
             let at = 8_192 + (round * 7_919 + spot * 104_729) % (whole.len() - 8_192 - 16);
             damaged[at..at + 16].fill(0x5a);
         }
@@ -181,7 +181,7 @@ async fn what_is_read_from_a_damaged_file_is_right_or_refused() {
 }
 
 #[tokio::test]
-async fn a_start_that_was_cut_short_leaves_nothing_in_the_next_ones_way() {
+async fn interrupted_creation_does_not_block_the_next_open() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("store.4711.draft"), [0; 5_000]).unwrap();
     let database = Database::open(folder.path()).unwrap();
@@ -191,11 +191,11 @@ async fn a_start_that_was_cut_short_leaves_nothing_in_the_next_ones_way() {
     assert!(!folder.path().join(format!("store.{}.draft", std::process::id())).exists());
     std::fs::write(folder.path().join("store.redb"), b"").unwrap();
     let error = Database::open(folder.path()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt, "an empty file was a store once: {error}");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "an empty file is not a store: {error}");
 }
 
 #[tokio::test]
-async fn a_handle_that_is_kept_does_not_keep_what_it_may_not_read_any_more() {
+async fn expired_transaction_does_not_pin_its_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path()).unwrap();
     let size = || std::fs::metadata(folder.path().join("store.redb")).unwrap().len();
@@ -217,13 +217,13 @@ async fn a_handle_that_is_kept_does_not_keep_what_it_may_not_read_any_more() {
     let before = size();
     overwrite(100).await;
     let grown = size() - before.min(size());
-    assert!(grown < 3_000_000, "it grew by {grown} bytes while 10 MB were overwritten");
+    assert!(grown < 3_000_000, "the file grew by {grown} bytes while 10 MB were overwritten");
     assert_eq!(kind(reader.get(b"k").await), ErrorKind::TransactionTooOld);
     assert!(committed.committed_version().is_some());
 }
 
 #[tokio::test]
-async fn a_view_stays_as_it_was_for_longer_than_a_transaction_lives() {
+async fn view_outlives_the_transaction_lifetime() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path()).unwrap();
     write(&database, &[("a", "1"), ("b", "1"), ("c", "1")]).await;
@@ -250,7 +250,7 @@ async fn a_view_stays_as_it_was_for_longer_than_a_transaction_lives() {
 }
 
 #[tokio::test]
-async fn a_view_of_a_closed_database_is_closed_and_the_folder_free_without_it() {
+async fn view_of_a_closed_database_returns_closed() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path()).unwrap();
     write(&database, &[("a", "1")]).await;
@@ -265,7 +265,7 @@ async fn a_view_of_a_closed_database_is_closed_and_the_folder_free_without_it() 
 }
 
 #[tokio::test]
-async fn versions_go_on_from_one_that_was_advanced_to_for_good() {
+async fn advanced_version_is_durable() {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path()).unwrap();
     let commit = async |database: &Database| {
@@ -289,22 +289,26 @@ async fn versions_go_on_from_one_that_was_advanced_to_for_good() {
 }
 
 #[tokio::test]
-async fn a_file_is_found_and_its_pages_compared() {
+async fn check_file_verifies_all_pages() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(!Database::is_in(folder.path()).unwrap());
+    assert!(!Database::exists(folder.path()).unwrap());
     assert_eq!(kind(Database::check_file(folder.path())), ErrorKind::Unavailable);
     let database = Database::open(folder.path()).unwrap();
-    write(&database, &[("a", "a value that is looked for"), ("b", "1")]).await;
-    assert!(Database::is_in(folder.path()).unwrap());
-    assert_eq!(kind(Database::check_file(folder.path())), ErrorKind::Unavailable, "it is in use");
+    write(&database, &[("a", "a value to damage"), ("b", "1")]).await;
+    assert!(Database::exists(folder.path()).unwrap());
+    assert_eq!(
+        kind(Database::check_file(folder.path())),
+        ErrorKind::Unavailable,
+        "the store is open"
+    );
     database.close().await;
     drop(database);
     assert_eq!(Database::check_file(folder.path()).unwrap(), FileState::Sound);
 
     let path = folder.path().join("store.redb");
     let mut bytes = std::fs::read(&path).unwrap();
-    let looked_for = b"a value that is looked for";
-    let at = bytes.windows(looked_for.len()).position(|bytes| bytes == looked_for).unwrap();
+    let needle = b"a value to damage";
+    let at = bytes.windows(needle.len()).position(|bytes| bytes == needle).unwrap();
     bytes[at] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
     let database = Database::open(folder.path()).unwrap();
@@ -312,7 +316,7 @@ async fn a_file_is_found_and_its_pages_compared() {
     assert_eq!(kind(view.get(b"a").await), ErrorKind::Corrupt);
     let rows = view.page(b"", b"\xff", usize::MAX).await.unwrap().rows;
     let values: Vec<_> = rows.iter().map(|row| row.value.as_deref()).collect();
-    assert_eq!(values, [None, Some(&b"1"[..])], "the next is read all the same");
+    assert_eq!(values, [None, Some(&b"1"[..])], "the next row is read");
     drop((view, database));
     assert_eq!(kind(Database::check_file(folder.path())), ErrorKind::Corrupt);
 }

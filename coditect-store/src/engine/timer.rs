@@ -17,7 +17,7 @@ use crate::{Error, ErrorKind, Result};
 ///
 /// # Errors
 ///
-/// `Unavailable` if the thread of the timers cannot be started.
+/// Returns `Unavailable` if the timer thread cannot be started.
 pub(crate) async fn sleep(time: Duration) -> Result<()> {
     let sleep = {
         let _within = driver()?.enter();
@@ -27,11 +27,11 @@ pub(crate) async fn sleep(time: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Waits for `answer`, at most for `time`; returns `None` if it did not come.
+/// Waits for `answer`, at most for `time`. Returns `None` on a timeout.
 ///
 /// # Errors
 ///
-/// As [`sleep`].
+/// Fails as [`sleep`] does.
 #[cfg(feature = "fdb")]
 pub(crate) async fn timeout<T>(
     time: Duration,
@@ -65,7 +65,7 @@ fn driver() -> Result<&'static Handle> {
 }
 
 fn cannot_start(error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "cannot start the thread of the timers").with_source(error)
+    Error::new(ErrorKind::Unavailable, "cannot start the timer thread").with_source(error)
 }
 
 #[cfg(test)]
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sleep_ends_in_a_runtime_without_timers_and_after_its_runtime_was_dropped() {
+    fn sleep_needs_no_timers_of_the_runtime() {
         for _ in 0..2 {
             let runtime = Builder::new_current_thread().build().unwrap();
             let started = Instant::now();

@@ -4,13 +4,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The stamp that a commit gets: eight bytes of version and two of order within it, big-endian,
-/// so that stamps sort as their commits did. They have gaps.
+/// The versionstamp of a commit: eight bytes of version and two bytes of order within the version,
+/// big-endian, so that stamps sort in commit order. Stamps have gaps.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Versionstamp([u8; Versionstamp::LEN]);
 
 impl Versionstamp {
-    /// Its length, in bytes.
+    /// Length, in bytes.
     pub const LEN: usize = 10;
 
     pub(crate) fn new(version: u64, order: u16) -> Self {
@@ -20,12 +20,12 @@ impl Versionstamp {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
     }
 
-    /// The version of its commit.
+    /// Returns the version of the commit.
     pub fn version(self) -> u64 {
         let mut version = [0; 8];
         version.copy_from_slice(&self.0[..8]);
@@ -49,26 +49,25 @@ impl fmt::Debug for Versionstamp {
     }
 }
 
-/// The operand that asks for a stamp between `prefix` and `suffix`: a place for it, and at the end
-/// where that is, four bytes little-endian.
+/// Returns the operand for a stamp between `prefix` and `suffix`: a placeholder, followed by its
+/// offset in four bytes, little-endian.
 pub(super) fn template(prefix: &[u8], suffix: &[u8]) -> Vec<u8> {
-    // A prefix too long for its length to fit makes a template whose offset is past its end: it
-    // is refused at the commit, as any other bad one.
+    // An overlong prefix makes an invalid template, which the commit refuses.
     let offset = u32::try_from(prefix.len()).unwrap_or(u32::MAX);
     [prefix, &[0; Versionstamp::LEN], suffix, &offset.to_le_bytes()].concat()
 }
 
-/// Where a template wants its stamp, or `None` if it doesn't fit: the bytes without the offset,
-/// and the offset.
-pub(super) fn place(template: &[u8]) -> Option<(&[u8], usize)> {
+/// Splits a template into its bytes and the offset of the stamp. Returns `None` if the stamp does not
+/// fit.
+pub(super) fn split_template(template: &[u8]) -> Option<(&[u8], usize)> {
     let (bytes, offset) = template.split_last_chunk::<4>()?;
     let offset = usize::try_from(u32::from_le_bytes(*offset)).ok()?;
     (offset.checked_add(Versionstamp::LEN)? <= bytes.len()).then_some((bytes, offset))
 }
 
-/// The template's bytes with `stamp` in its place.
+/// Returns the bytes of a template with `stamp` filled in.
 pub(super) fn fill(template: &[u8], stamp: Versionstamp) -> Option<Vec<u8>> {
-    let (bytes, offset) = place(template)?;
+    let (bytes, offset) = split_template(template)?;
     let mut bytes = bytes.to_vec();
     bytes[offset..offset + Versionstamp::LEN].copy_from_slice(&stamp.0);
     Some(bytes)
@@ -87,19 +86,19 @@ mod tests {
     }
 
     #[test]
-    fn a_template_is_filled_where_it_says() {
+    fn template_is_filled_at_its_offset() {
         let stamp = Versionstamp::new(0x0102_0304_0506_0708, 0x090a);
         let filled = fill(&template(b"p", b"s"), stamp).unwrap();
         assert_eq!(filled, b"p\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0as");
     }
 
     #[test]
-    fn a_template_whose_stamp_does_not_fit_is_refused() {
-        assert_eq!(place(b""), None);
-        assert_eq!(place(b"\0\0\0"), None);
-        assert_eq!(place(b"123456789\0\0\0\0"), None, "nine bytes hold no stamp");
-        assert_eq!(place(b"1234567890\x01\0\0\0"), None, "one past the end");
-        assert_eq!(place(b"1234567890\xff\xff\xff\xff"), None);
-        assert_eq!(place(b"1234567890\0\0\0\0"), Some((&b"1234567890"[..], 0)));
+    fn template_without_room_for_the_stamp_is_refused() {
+        assert_eq!(split_template(b""), None);
+        assert_eq!(split_template(b"\0\0\0"), None);
+        assert_eq!(split_template(b"123456789\0\0\0\0"), None, "nine bytes hold no stamp");
+        assert_eq!(split_template(b"1234567890\x01\0\0\0"), None, "one past the end");
+        assert_eq!(split_template(b"1234567890\xff\xff\xff\xff"), None);
+        assert_eq!(split_template(b"1234567890\0\0\0\0"), Some((&b"1234567890"[..], 0)));
     }
 }

@@ -1,11 +1,9 @@
-//! Views: what is stored, to be read for longer than a transaction lives; and what a restored
-//! database needs beside.
+//! Views: consistent reads of a whole database for longer than the lifetime of a transaction, for
+//! exports and checks; and maintenance of the embedded engine's files.
 //!
-//! A [`View`] is for who goes through everything: an export, a check. It reads, conflicts with
-//! nothing, and outlives the five seconds of a transaction. On the embedded engine it is one
-//! version for as long as it is held. A cluster keeps no version for longer than a transaction
-//! lives, so there a view reads each page at the version of its time; [`View::consistency`] says
-//! which of the two it is, so that nobody takes the one for the other.
+//! A [`View`] conflicts with nothing. On the embedded engine it reads one version for as long as it is
+//! pinned. A cluster keeps no version for longer than [`LIFETIME`](super::LIFETIME), so there a view
+//! reads each page at a version of its own: see [`View::consistency`].
 
 use std::path::Path;
 
@@ -18,41 +16,39 @@ use crate::{
     batch::{MAX_CONCURRENT, map_concurrent},
 };
 
-/// What is stored, at one version if [`consistency`](Self::consistency) says so. A handle that is
-/// cheap to clone.
+/// A view of the whole database; cheap to clone.
 ///
-/// While it is held the engine keeps what has been overwritten since: the file of the embedded
-/// engine grows by that, and reuses it afterwards. Like a transaction's reads, a view's answer
-/// `Closed` once the database is closed, and the folder is free when the view is dropped too.
+/// While a view is held, the file of the embedded engine keeps overwritten values; their space is
+/// reused afterwards. Reads return `Closed` once the database is closed.
 #[derive(Clone, Debug)]
 pub struct View(Source);
 
 #[derive(Clone, Debug)]
 enum Source {
     Embedded(embedded::PinnedSnapshot),
-    /// What lets no version be held: each page is read by a transaction of its own.
+    /// Reads each page in a transaction of its own; `version` is the version at which the view began.
     Pages {
         database: Database,
         version: u64,
     },
-    /// The snapshot of one transaction, for as long as that lives.
+    /// Reads the snapshot of one transaction, for its lifetime.
     Transaction {
         tx: Transaction,
         version: u64,
     },
 }
 
-/// Whether what is read belongs together.
+/// The consistency of the reads of a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Consistency {
-    /// All of it is as it was at one version.
+    /// All reads see one version.
     OneVersion,
-    /// Each page is as it was when it was read.
+    /// Each page is read at its own version.
     EachPage,
 }
 
-/// Returns the values of `keys`, which are read together.
+/// Returns the values of `keys`, read concurrently.
 async fn get_together(tx: &Transaction, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
     let get = |key: &Vec<u8>| {
         let (tx, key) = (tx.clone(), key.clone());
@@ -61,22 +57,22 @@ async fn get_together(tx: &Transaction, keys: &[Vec<u8>]) -> Result<Vec<Option<V
     map_concurrent(keys, get).await
 }
 
-/// A range of a view, page by page, in bounded memory: made by [`View::stream`].
+/// A range of a view, page by page, in bounded memory: see [`View::stream`].
 #[derive(Debug)]
 pub struct ViewStream {
     view: View,
-    /// What is left; `None` after the last page.
+    /// The rest of the range; `None` after the last page.
     rest: Option<KeyRange>,
     target_bytes: usize,
 }
 
 impl ViewStream {
-    /// The next rows; `None` after the last. No page is empty. After an error it can be asked
-    /// again.
+    /// Returns the next rows; `None` after the last. No page is empty. After an error, the next call
+    /// reads the same page again.
     ///
     /// # Errors
     ///
-    /// As [`View::page`].
+    /// Fails as [`View::page`] does.
     pub async fn next_page(&mut self) -> Result<Option<Vec<CheckedRow>>> {
         let Some(KeyRange { begin, end }) = &self.rest else { return Ok(None) };
         let page = self.view.page(begin, end, self.target_bytes).await?;
@@ -87,32 +83,33 @@ impl ViewStream {
     }
 }
 
-/// How the file of a database was found.
+/// The result of [`Database::check_file`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FileState {
-    /// As it was written.
+    /// The file is intact.
     Sound,
-    /// Damaged, and put right without loss of a commit.
+    /// The file was damaged, and was repaired without losing a commit.
     Repaired,
 }
 
 impl View {
-    /// The snapshot of `tx`: of one version, and too old after five seconds.
+    /// Returns a view of the snapshot of `tx`, which is too old after five seconds.
     pub(crate) async fn within(tx: Transaction) -> Result<Self> {
         let version = tx.read_version().await?;
         Ok(Self(Source::Transaction { tx, version }))
     }
 
-    /// The version that it shows; if it is not of one version, the version at which it began.
+    /// Returns the version that is read; with [`Consistency::EachPage`], the version at which the view
+    /// began.
     pub fn version(&self) -> u64 {
         match &self.0 {
-            Source::Embedded(held) => held.version(),
+            Source::Embedded(pinned) => pinned.version(),
             Source::Pages { version, .. } | Source::Transaction { version, .. } => *version,
         }
     }
 
-    /// Whether all that is read belongs together.
+    /// Returns the consistency of the reads.
     pub fn consistency(&self) -> Consistency {
         match &self.0 {
             Source::Embedded(_) | Source::Transaction { .. } => Consistency::OneVersion,
@@ -120,15 +117,15 @@ impl View {
         }
     }
 
-    /// The value of `key`, or `None`.
+    /// Returns the value of `key`.
     ///
     /// # Errors
     ///
-    /// `Corrupt` if it is damaged; `Closed`; those of the engine.
+    /// Returns `Corrupt` if the value is damaged, `Closed`, or an error of the engine.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        super::give_way().await;
+        super::consume_read_budget().await;
         match &self.0 {
-            Source::Embedded(held) => held.get(key).await,
+            Source::Embedded(pinned) => pinned.get(key).await,
             Source::Transaction { tx, .. } => tx.snapshot().get(key).await,
             Source::Pages { database, .. } => {
                 database.run(|tx| async move { tx.snapshot().get(key).await }).await
@@ -136,12 +133,12 @@ impl View {
         }
     }
 
-    /// The values of `keys`, in their order: `None` for a key that is not there, an empty value for
-    /// one that is damaged. They are read together, on a cluster by one transaction.
+    /// Returns the values of `keys`, in their order: `None` for a missing key, an empty value for a
+    /// damaged one. On a cluster they are read concurrently.
     ///
     /// # Errors
     ///
-    /// `Closed`; those of the engine.
+    /// Returns `Closed`, or an error of the engine.
     pub(crate) async fn get_all(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
         match &self.0 {
             Source::Embedded(_) => {
@@ -169,18 +166,17 @@ impl View {
         }
     }
 
-    /// The rows from `begin` up to, and without, `end`, ending with the one at which keys and
-    /// values come to `target_bytes`. A value that is damaged does not keep the others from being
-    /// read.
+    /// Returns the rows from `begin` (inclusive) to `end` (exclusive), up to the row at which keys and
+    /// values reach `target_bytes`. A damaged value does not end the page.
     ///
     /// # Errors
     ///
-    /// `Corrupt` if the rows themselves cannot be told from each other any more; `Closed`; those of
-    /// the engine.
+    /// Returns `Corrupt` if the structure of the file is damaged, `Closed`, or an error of the
+    /// engine.
     pub async fn page(&self, begin: &[u8], end: &[u8], target_bytes: usize) -> Result<ViewPage> {
-        super::give_way().await;
+        super::consume_read_budget().await;
         match &self.0 {
-            Source::Embedded(held) => held.page(begin, end, target_bytes.max(1)).await,
+            Source::Embedded(pinned) => pinned.page(begin, end, target_bytes.max(1)).await,
             Source::Pages { database, .. } => {
                 let size = &BatchSize::new(target_bytes);
                 let read = |tx: Transaction| async move {
@@ -198,44 +194,41 @@ impl View {
 }
 
 impl View {
-    /// The rows of `range`, in pages that end with the row at which keys and values come to
-    /// `target_bytes`.
+    /// Returns the rows of `range` in pages of about `target_bytes`.
     pub fn stream(&self, range: KeyRange, target_bytes: usize) -> ViewStream {
         ViewStream { view: self.clone(), rest: Some(range), target_bytes }
     }
 }
 
 impl Database {
-    /// What is stored now, for as long as it is held.
+    /// Returns a view of the current content.
     ///
     /// # Errors
     ///
-    /// `Closed`; those of the engine.
+    /// Returns `Closed`, or an error of the engine.
     pub async fn view(&self) -> Result<View> {
-        let holds_versions = match &self.engine {
+        let pins_versions = match &self.engine {
             Engine::Embedded(engine) => (!engine.simulates_round_trips()).then_some(engine),
             #[cfg(feature = "fdb")]
             Engine::Cluster(_) => None,
         };
-        if let Some(engine) = holds_versions {
+        if let Some(engine) = pins_versions {
             return engine.view().map(Source::Embedded).map(View);
         }
         let version = self.run(|tx| async move { tx.read_version().await }).await?;
         Ok(View(Source::Pages { database: self.clone(), version }))
     }
 
-    /// Makes all versions that are given from now on greater than `version`: rows with
-    /// versionstamps that another database gave lie before those that this one gives. It holds for
-    /// good with the next commit. (On a cluster that is what `advanceversion` of its command line
-    /// does.)
+    /// Makes all future versions greater than `version`, so that new versionstamps sort after those
+    /// restored from another database. Durable with the next commit. Equivalent to `advanceversion`
+    /// of `fdbcli`.
     ///
     /// # Errors
     ///
-    /// `Invalid` if `version` is in the upper half of all numbers: no clock gives such a one.
-    /// `Closed`.
+    /// Returns `Invalid` if `version` exceeds `u64::MAX / 2`, which no database reaches; `Closed`.
     pub async fn advance_version(&self, version: u64) -> Result<()> {
         if version > u64::MAX / 2 {
-            let message = format!("{version} is no version that was ever given");
+            let message = format!("{version} is not a version of a database");
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         match &self.engine {
@@ -245,35 +238,35 @@ impl Database {
         }
     }
 
-    /// Whether the embedded engine has a file in the folder `path`.
+    /// Returns whether the folder `path` contains a store of the embedded engine.
     ///
     /// # Errors
     ///
-    /// `Unavailable` if that cannot be seen.
-    pub fn is_in(path: impl AsRef<Path>) -> Result<bool> {
-        embedded::Embedded::is_in(path.as_ref())
+    /// Returns `Unavailable` if the folder cannot be read, `Corrupt` if it contains only a WAL.
+    pub fn exists(path: impl AsRef<Path>) -> Result<bool> {
+        embedded::Embedded::exists(path.as_ref())
     }
 
-    /// Compares every page of the embedded engine's file in the folder `path` with its checksum,
-    /// and every frame of its log. It takes as long as reading them, and keeps its thread busy
-    /// meanwhile.
+    /// Verifies the checksums of every page and every WAL frame of the store in the folder `path`.
+    /// Reads both files completely and blocks the thread.
     ///
     /// # Errors
     ///
-    /// `Corrupt` if it is damaged beyond repair; otherwise as [`open`](Self::open), `Unavailable`
-    /// also if there is no file.
+    /// Returns `Corrupt` if the store is damaged beyond repair. Otherwise fails as
+    /// [`open`](Self::open) does.
     pub fn check_file(path: impl AsRef<Path>) -> Result<FileState> {
         let sound = embedded::Embedded::check(path.as_ref())?;
         Ok(if sound { FileState::Sound } else { FileState::Repaired })
     }
 
-    /// Gives up what was committed after something that is missing from the embedded engine's log
-    /// in the folder `path`, without which it can't be opened; says what that was, or `None` if
-    /// nothing is missing. All up to there is kept, and the log's files are, under other names.
+    /// Truncates the WAL of the store in the folder `path` at its first gap, so that the store can be
+    /// opened. Keeps the commits before the gap, and renames the segments instead of deleting them.
+    /// Returns a description of the lost commits; `None` if there is no gap.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open), but for a damaged log; `Unavailable` also if there is no file.
+    /// Fails as [`open`](Self::open) does, except for a damaged WAL; returns `Unavailable` if there is
+    /// no store.
     pub fn truncate_damaged_log(path: impl AsRef<Path>) -> Result<Option<String>> {
         embedded::Embedded::truncate_damaged_log(path.as_ref())
     }

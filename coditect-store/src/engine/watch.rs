@@ -1,4 +1,4 @@
-//! Waiting for a key to change.
+//! Watches: futures that resolve when a key changes.
 
 use std::{
     fmt,

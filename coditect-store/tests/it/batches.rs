@@ -404,7 +404,7 @@ async fn batch_that_is_too_old_is_retried_with_half() {
     for at in [0, 1] {
         faults.plan(at, Fault::TooOld);
         store.run_batch(&size, work).await.unwrap();
-        assert!(faults.has_come());
+        assert!(faults.has_occurred());
     }
     store.run_batch(&size, work).await.unwrap();
     assert_eq!(*sizes.lock().unwrap(), [100, 50, 50, 25, 25]);

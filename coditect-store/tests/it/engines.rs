@@ -1,5 +1,4 @@
-//! The engine's conformance suite on each engine, in each mode; and that its documentation is
-//! complete.
+//! The conformance suite on each engine and in each mode, and a check of its documentation.
 
 use std::collections::BTreeSet;
 
@@ -18,18 +17,18 @@ fn folder() -> Subject {
     Subject::keeping(Database::open(folder.path()).unwrap(), folder)
 }
 
-/// Each commit is checkpointed while the next is made.
-fn moving() -> Database {
+/// Returns a database that checkpoints each commit during the next one.
+fn checkpointing() -> Database {
     Database::memory_with(&Options::default().memtable_bytes(1)).unwrap()
 }
 
-/// Each read and commit may fail, and concurrent reads overlap, as on a cluster.
-fn waiting() -> Database {
-    let waiting = Options::default().simulate_round_trips(true);
-    Database::memory_with(&waiting).unwrap().with_faults(Faults::default())
+/// Returns a database whose reads overlap and may fail, as on a cluster.
+fn faulty() -> Database {
+    let options = Options::default().simulate_round_trips(true);
+    Database::memory_with(&options).unwrap().with_faults(Faults::default())
 }
 
-/// A prefix of the cluster.
+/// Returns an empty prefix of the cluster, if there is one.
 fn cluster() -> Subject {
     match cluster_file() {
         Some(file) => Database::temporary_in(file).unwrap().into(),
@@ -40,17 +39,22 @@ fn cluster() -> Subject {
 conformance_suite!(in_memory, memory);
 // With several threads, an idle writer lets callers commit inline.
 conformance_suite!(in_a_folder, folder, flavor = "multi_thread", worker_threads = 2);
-conformance_suite!(moving_each_commit, moving, flavor = "multi_thread", worker_threads = 2);
-conformance_suite!(behind_faults, waiting);
+conformance_suite!(
+    checkpointing_each_commit,
+    checkpointing,
+    flavor = "multi_thread",
+    worker_threads = 2
+);
+conformance_suite!(behind_faults, faulty);
 conformance_suite!(on_a_cluster, cluster);
 
 #[test]
-fn the_suites_documentation_names_each_case() {
+fn documentation_lists_every_case() {
     let text = include_str!("../../src/conformance/mod.rs");
     let rows = text.lines().filter(|line| line.starts_with("//! | "));
     let cells = rows.filter_map(|row| row.split('|').nth(2));
     let named: BTreeSet<_> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
-    let there: BTreeSet<_> = CASES.iter().copied().collect();
-    assert_eq!(named, there);
-    assert_eq!(CASES.len(), there.len(), "no name is there twice");
+    let cases: BTreeSet<_> = CASES.iter().copied().collect();
+    assert_eq!(named, cases);
+    assert_eq!(CASES.len(), cases.len(), "duplicate names");
 }

@@ -284,7 +284,7 @@ async fn methods_are_atomic_under_every_engine_error() {
                 bench.restore().await;
                 bench.faults.plan(step, fault);
                 let outcome = bench.store.run_with(&policy(unknown.clone()), &work).await;
-                if !bench.faults.has_come() {
+                if !bench.faults.has_occurred() {
                     continue;
                 }
                 tried += 1;
@@ -388,7 +388,7 @@ async fn multi_transaction_work_resumes_after_any_fault() {
             bench.restore().await;
             bench.faults.plan(step, fault);
             let outcome = job(bench.store.clone()).await;
-            if !bench.faults.has_come() {
+            if !bench.faults.has_occurred() {
                 continue;
             }
             if fault == Fault::Late {

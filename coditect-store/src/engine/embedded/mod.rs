@@ -342,7 +342,7 @@ impl Embedded {
     }
 
     /// Returns whether there is a store in `folder`. Fails if there is only a WAL.
-    pub(super) fn is_in(folder: &Path) -> Result<bool> {
+    pub(super) fn exists(folder: &Path) -> Result<bool> {
         let disk = Directory::at(folder);
         let is_there = BTreeFile::is_on(&disk)?;
         if !is_there && folder.exists() {

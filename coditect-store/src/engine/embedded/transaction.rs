@@ -173,7 +173,7 @@ impl Transaction {
         self.write(key, operand, |state| match op {
             // The write conflict is the final key, which is known at commit time.
             AtomicOp::SetVersionstampedKey => {
-                let Some((_, offset)) = versionstamp::place(key) else {
+                let Some((_, offset)) = versionstamp::split_template(key) else {
                     return state.reject(limits::invalid_versionstamp_offset);
                 };
                 let read_at = state.point.pinned.as_ref().map_or(0, |(point, _)| point.version);
@@ -181,7 +181,7 @@ impl Transaction {
                 state.writes.make_unreadable(&begin, &end);
                 state.writes.apply(op, key, operand);
             }
-            AtomicOp::SetVersionstampedValue if versionstamp::place(operand).is_none() => {
+            AtomicOp::SetVersionstampedValue if versionstamp::split_template(operand).is_none() => {
                 state.reject(limits::invalid_versionstamp_offset);
             }
             _ => {

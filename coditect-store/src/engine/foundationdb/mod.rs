@@ -1,10 +1,10 @@
-//! The engine on a cluster, through FoundationDB's own client library.
+//! The engine on a FoundationDB cluster, through FoundationDB's client library (`libfdb_c`).
 //!
-//! That library merges, counts and remembers what conflicts by itself, as the embedded engine does
-//! after its model. What is added here: prefixes; pages that end where they were asked to; an end
-//! to waiting; and errors that say what to do.
+//! The library merges reads with own writes, enforces limits and tracks conflict ranges; the embedded
+//! engine does the same by itself. This module adds key prefixes, exact page limits, timeouts, and
+//! errors that state what the caller can do.
 //!
-//! Nothing here relies on where in the cluster a key lies.
+//! Nothing here depends on the location of a key in the cluster.
 
 mod network;
 mod transaction;
@@ -39,27 +39,27 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result, telemetry};
 
-/// Where versions are advanced to (manual: "Special keys", management module).
+/// Special key that advances versions (manual: "Special keys", management module).
 const MIN_VERSION: &[u8] = b"\xff\xff/management/min_required_commit_version";
 
-/// Maximum time for a cluster to recover with other versions, and to answer reads again: the first
-/// one after a jump waits until the storage servers have come to the new version.
+/// Maximum duration of a recovery after an advance of versions, until the first read: storage servers
+/// answer once they have reached the new version.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The connections of this process, by their cluster files: all that open one cluster share one.
-/// They stay for as long as the process does: to make one takes long.
+/// The connections of this process by cluster file. They are shared, and stay open until the process
+/// exits, since connecting is slow.
 static CONNECTIONS: LazyLock<Mutex<HashMap<PathBuf, Arc<Database>>>> =
     LazyLock::new(Mutex::default);
 
-/// As many watches as the library allows on one connection: each database refuses one too many of
-/// its own where it is asked for.
-const MOST_WATCHES: i32 = 1_000_000;
+/// Maximum number of watches of a connection, which several databases share; the limit of a database
+/// is [`WATCH_LIMIT`].
+const MAX_CONNECTION_WATCHES: i32 = 1_000_000;
 
-/// A handle, cheap to clone.
+/// A handle to a cluster; cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Cluster(Arc<Shared>);
 
-/// What handles, transactions and watches share.
+/// State shared by handles, transactions and watches.
 struct Shared {
     database: Arc<Database>,
     file: PathBuf,
@@ -68,8 +68,8 @@ struct Shared {
     closed: watch::Sender<bool>,
     watches: AtomicUsize,
     owner: Owner,
-    /// Whether all keys go with the last handle.
-    is_scratch: bool,
+    /// Whether all keys are removed with the last handle.
+    is_temporary: bool,
 }
 
 impl Cluster {
@@ -77,7 +77,7 @@ impl Cluster {
         Self::connect(file, options, false)
     }
 
-    /// An empty part of a cluster, which is emptied again when its last handle goes.
+    /// Opens an empty part of a cluster, which is cleared when its last handle is dropped.
     pub(super) fn temporary(file: &Path) -> Result<Self> {
         let id = uuid::Uuid::now_v7().simple().to_string();
         let prefix = [b"coditect-scratch/", id.as_bytes(), b"/"].concat();
@@ -85,7 +85,7 @@ impl Cluster {
         Self::connect(file, &options, true)
     }
 
-    fn connect(file: &Path, options: &ClusterOptions, is_scratch: bool) -> Result<Self> {
+    fn connect(file: &Path, options: &ClusterOptions, is_temporary: bool) -> Result<Self> {
         let prefix = Prefix::new(&options.prefix)?;
         network::start(options.trace_folder.as_deref())?;
         let database = connection(file)?;
@@ -97,11 +97,11 @@ impl Cluster {
             closed: watch::Sender::new(false),
             watches: AtomicUsize::new(0),
             owner: Owner::current(),
-            is_scratch,
+            is_temporary,
         })))
     }
 
-    /// Begins a transaction; one in the background, if that has a name.
+    /// Begins a transaction; at batch priority, with the tag `background`, if there is one.
     pub(super) fn begin(&self, background: Option<&str>) -> Transaction {
         Transaction::new(Arc::clone(&self.0), background)
     }
@@ -110,20 +110,21 @@ impl Cluster {
         self.0.closed.send_replace(true);
     }
 
-    /// Makes the cluster give greater versions than `version`, as `advanceversion` of `fdbcli`
-    /// does. It recovers meanwhile, and answers no client for a moment. Returns once a read is
-    /// answered again.
+    /// Advances the versions of the cluster past `version`, as `advanceversion` of `fdbcli` does. The
+    /// cluster recovers and is unavailable for a moment. Returns once a read succeeds again.
     pub(super) async fn advance(&self, version: u64) -> Result<()> {
         let until = Instant::now() + RECOVERY_TIMEOUT;
         loop {
             match self.0.advance_once(version, until).await {
                 Ok(true) => return Ok(()),
-                Ok(false) if Instant::now() > until => return Err(self.0.silence(During::Read)),
+                Ok(false) if Instant::now() > until => return Err(self.0.timed_out(During::Read)),
                 Ok(false) => {}
                 Err(error) if error.kind() == ErrorKind::Closed || Instant::now() > until => {
                     return Err(error);
                 }
-                Err(error) => tracing::debug!(%error, "the cluster's version is advanced again"),
+                Err(error) => {
+                    tracing::debug!(%error, "retrying to advance the version of the cluster");
+                }
             }
             timer::sleep(Duration::from_millis(100)).await?;
         }
@@ -131,8 +132,7 @@ impl Cluster {
 }
 
 impl Shared {
-    /// Fails if it is closed, or in a fork of the process that opened it, where the library does
-    /// not work.
+    /// Fails if the database is closed, or in a fork, where the library does not work.
     fn check_open(&self) -> Result<()> {
         self.owner.check()?;
         if *self.closed.borrow() { Err(limits::closed()) } else { Ok(()) }
@@ -159,65 +159,65 @@ impl Shared {
         create().map_err(|error| self.error(error, During::Read))
     }
 
-    /// Waits for what was asked of the cluster, as long as that makes sense.
+    /// Waits for a reply of the cluster, at most for the timeout of the options.
     async fn answer<T>(
         &self,
-        asked: impl Future<Output = FdbResult<T>>,
+        reply: impl Future<Output = FdbResult<T>>,
         during: During,
     ) -> Result<T> {
-        self.answer_until(Instant::now() + self.options.patience, asked, during).await
+        self.answer_until(Instant::now() + self.options.timeout, reply, during).await
     }
 
-    /// As [`answer`](Self::answer), waiting until the given time.
+    /// Waits for a reply of the cluster, at most until the given time.
     async fn answer_until<T>(
         &self,
         until: Instant,
-        asked: impl Future<Output = FdbResult<T>>,
+        reply: impl Future<Output = FdbResult<T>>,
         during: During,
     ) -> Result<T> {
         let left = until.saturating_duration_since(Instant::now());
-        match timer::timeout(left, asked).await? {
+        match timer::timeout(left, reply).await? {
             Some(answer) => answer.map_err(|error| self.error(error, during)),
-            None => Err(self.silence(during)),
+            None => Err(self.timed_out(during)),
         }
     }
 
-    /// That it did not answer.
-    fn silence(&self, during: During) -> Error {
+    /// Returns the error of a timeout.
+    fn timed_out(&self, during: During) -> Error {
         match during {
             During::Read => {
                 let file = self.file.display();
-                let message = format!("the cluster that {file} names does not answer");
+                let message = format!("no response from the cluster of {file}");
                 Error::new(ErrorKind::Unavailable, message)
             }
             During::Commit => {
-                let message = "the cluster does not answer, and may commit the transaction later";
+                let message =
+                    "no response from the cluster, which may still commit the transaction";
                 Error::coded(ErrorKind::MaybeCommitted, 1031, message)
             }
         }
     }
 
-    /// An error of the library's, which stays its source.
+    /// Converts an error of the library, and keeps it as the source.
     fn error(&self, error: FdbError, during: During) -> Error {
         let kind = codes::kind(error.code(), during);
-        let told = match kind {
+        let converted = match kind {
             ErrorKind::Unavailable => {
                 let (file, what) = (self.file.display(), error.message());
-                let message = format!("the cluster that {file} names cannot do this: {what}");
+                let message = format!("cluster of {file}: {what}");
                 Error::new(kind, message).with_code(error.code())
             }
             _ => Error::coded(kind, error.code(), error.message()),
         };
-        told.with_source(error)
+        converted.with_source(error)
     }
 
-    /// Returns whether versions are past `version`, and reads at them are answered; asks for it if
-    /// not.
+    /// Returns whether versions are past `version` and readable. If not, requests the advance.
     async fn advance_once(&self, version: u64, until: Instant) -> Result<bool> {
         let tx = self.create(None)?;
         let present = self.answer(tx.get_read_version(), During::Read).await?;
         if u64::try_from(present).is_ok_and(|present| present > version) {
-            // A version is given before the storage servers have come to it.
+            // Storage servers may lag behind the read version.
             let read = tx.get(&self.prefix.key(b""), true);
             return self.answer_until(until, read, During::Read).await.map(|_| true);
         }
@@ -227,8 +227,8 @@ impl Shared {
         self.commit(tx).await.map(|()| false)
     }
 
-    /// Removes all keys under the prefix.
-    async fn empty(&self) -> Result<()> {
+    /// Clears all keys with the prefix.
+    async fn clear(&self) -> Result<()> {
         let Some((begin, end)) = self.prefix.range() else { return Ok(()) };
         let mut left = 5;
         loop {
@@ -236,7 +236,7 @@ impl Shared {
             tx.clear_range(begin, end);
             left -= 1;
             match self.commit(tx).await {
-                // What is removed twice is removed.
+                // Clearing twice does no harm.
                 Err(error) if left > 0 && error.kind() != ErrorKind::Closed => {
                     timer::sleep(Duration::from_millis(100)).await?;
                 }
@@ -251,35 +251,35 @@ impl Shared {
     }
 }
 
-/// The connection to the cluster that `file` names.
+/// Returns the connection to the cluster of `file`.
 fn connection(file: &Path) -> Result<Arc<Database>> {
     let unusable = |why: &str| {
-        let message = format!("the cluster file {} {why}", file.display());
+        let message = format!("cluster file {} {why}", file.display());
         Error::new(ErrorKind::Invalid, message)
     };
-    // The library would say no more than that there is none.
+    // The library's own error would not name the cause.
     let full = file.canonicalize().and_then(|full| File::open(&full).map(|_| full));
     let full = full.map_err(|error| unusable("cannot be read").with_source(error))?;
-    let path = full.to_str().ok_or_else(|| unusable("has a name that is no text"))?;
+    let path = full.to_str().ok_or_else(|| unusable("has a path that is not UTF-8"))?;
     let mut connections = CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(open) = connections.get(&full) {
         return Ok(Arc::clone(open));
     }
-    let database = Database::from_path(path)
-        .map_err(|error| unusable("names no cluster").with_source(error))?;
+    let database =
+        Database::from_path(path).map_err(|error| unusable("is invalid").with_source(error))?;
     database
-        .set_option(DatabaseOption::MaxWatches(MOST_WATCHES))
+        .set_option(DatabaseOption::MaxWatches(MAX_CONNECTION_WATCHES))
         .map_err(|error| unusable("cannot be used").with_source(error))?;
     let database = Arc::new(database);
     connections.insert(full, Arc::clone(&database));
     Ok(database)
 }
 
-/// A watch that counts as long as it is there.
+/// Counts an active watch until it is dropped.
 struct Watching(Arc<Shared>);
 
 impl Watching {
-    /// `None` if there are too many.
+    /// Returns `None` if there are too many watches.
     fn new(shared: &Arc<Shared>) -> Option<Self> {
         let watching = Self(Arc::clone(shared));
         let before = shared.watches.fetch_add(1, Ordering::Relaxed);
@@ -297,22 +297,22 @@ impl Drop for Watching {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if !self.is_scratch || !self.owner.is_current() {
+        if !self.is_temporary || !self.owner.is_current() {
             return;
         }
-        // A thread of its own: where this one may be, nothing can be waited for.
+        // Blocks on a new thread, since this one may run an async runtime.
         let shared = &*self;
-        let emptied = thread::scope(|scope| {
-            let empty = || {
+        let cleared = thread::scope(|scope| {
+            let clear = || {
                 let runtime = tokio::runtime::Builder::new_current_thread().build();
                 runtime.map_err(|error| error.to_string()).and_then(|runtime| {
-                    runtime.block_on(shared.empty()).map_err(|error| error.to_string())
+                    runtime.block_on(shared.clear()).map_err(|error| error.to_string())
                 })
             };
-            scope.spawn(empty).join()
+            scope.spawn(clear).join()
         });
-        if let Ok(Err(error)) = emptied {
-            tracing::warn!(%error, "what a scratch database had is still in its cluster");
+        if let Ok(Err(error)) = cleared {
+            tracing::warn!(%error, "temporary database was not cleared from its cluster");
         }
     }
 }

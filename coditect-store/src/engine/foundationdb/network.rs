@@ -1,10 +1,8 @@
-//! The library's network: a thread that all of the process's databases share.
+//! The network thread of FoundationDB's client library, shared by all databases of the process.
 //!
-//! It can be started once, and once it was stopped it cannot be started again (manual: "Network").
-//! It must be stopped before the process ends, since what it uses is torn down then. So it is
-//! started with the first database, and stopped by the C library's `exit`, which runs when `main`
-//! returns and when something exits in between, by a thread of its own. Until then it waits for
-//! work and costs nothing.
+//! The network can be started once per process, and must be stopped before the process exits (manual:
+//! "Network"). It starts with the first database. An `atexit` handler stops it, on a thread of its
+//! own. An idle network costs nothing.
 
 use std::{
     mem,
@@ -22,13 +20,13 @@ use foundationdb::{
 use super::super::process::Owner;
 use crate::{Error, ErrorKind, Result};
 
-/// The process that started it, and why it could not, if so.
+/// The process that started the network, and the result.
 static STARTED: OnceLock<(Owner, Result<()>)> = OnceLock::new();
 
-/// What stops it when it is dropped.
+/// Stops the network when it is dropped.
 static RUNNING: Mutex<Option<NetworkAutoStop>> = Mutex::new(None);
 
-/// Starts it, if that was not done before. Fails in a fork of the process that did so.
+/// Starts the network unless it is running. Fails in a fork of the process that started it.
 pub(super) fn start(trace_folder: Option<&Path>) -> Result<()> {
     let start = || (Owner::current(), start_once(trace_folder));
     let (owner, started) = STARTED.get_or_init(start);
@@ -37,25 +35,24 @@ pub(super) fn start(trace_folder: Option<&Path>) -> Result<()> {
 }
 
 fn start_once(trace_folder: Option<&Path>) -> Result<()> {
-    let mut builder = FdbApiBuilder::default().build().map_err(refused)?;
+    let mut builder = FdbApiBuilder::default().build().map_err(start_error)?;
     if let Some(folder) = trace_folder {
         let folder = folder.to_string_lossy().into_owned();
         builder = builder
             .set_option(NetworkOption::TraceEnable(folder))
             .and_then(|builder| builder.set_option(NetworkOption::TraceFormat("json".to_owned())))
-            .map_err(refused)?;
+            .map_err(start_error)?;
     }
-    #[expect(unsafe_code, reason = "whoever starts the network promises to stop it: `stop` does")]
-    // SAFETY: the guard is dropped, which stops and joins the network's thread, before the process
-    // ends: `stop` is registered to do so right here, and runs before anything that the library
-    // registered.
+    #[expect(unsafe_code, reason = "booting requires a promise to stop the network; `stop` does")]
+    // SAFETY: the guard must be dropped before the process exits, which stops and joins the network's
+    // thread. `stop` does so; it is registered here, and runs before the exit handlers of the library.
     let (running, registered) = unsafe { (builder.boot(), libc::atexit(stop)) };
-    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some(running.map_err(refused)?);
+    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some(running.map_err(start_error)?);
     if registered != 0 {
         stop();
         return Err(Error::new(
             ErrorKind::Unavailable,
-            "FoundationDB could not be stopped later on",
+            "cannot register the exit handler of FoundationDB's client library",
         ));
     }
     Ok(())
@@ -63,30 +60,29 @@ fn start_once(trace_folder: Option<&Path>) -> Result<()> {
 
 /// Stops the network, and joins its thread.
 ///
-/// The C library runs this on the main thread after the thread-locals of that thread are destroyed.
-/// FoundationDB's library keeps some of its own there, and a thread that has not used it yet would
-/// make them anew, and crash. So a fresh thread stops the network, and is waited for.
+/// Exit handlers run on the main thread after its thread-locals were destroyed. FoundationDB's library
+/// has thread-locals, and would crash when it creates them again. So a new thread stops the network.
 extern "C" fn stop() {
     let Some(running) = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take() else {
         return;
     };
-    // The network's thread is in the process that this one was forked from.
+    // A fork does not have the network's thread.
     if STARTED.get().is_some_and(|(owner, _)| !owner.is_current()) {
         mem::forget(running);
         return;
     }
     let stopping = thread::Builder::new().name("coditect-fdb-stop".to_owned());
-    // If no thread can be started, the network is stopped where the closure is dropped: here.
+    // If no thread can be started, dropping the closure stops the network here.
     if let Ok(stopping) = stopping.spawn(move || drop(running)) {
         drop(stopping.join());
     }
 }
 
-fn refused(error: FdbError) -> Error {
+fn start_error(error: FdbError) -> Error {
     let message = if error.code() == 2203 {
-        "FoundationDB's library (libfdb_c) is older than 7.3: install foundationdb-clients 7.3 or later"
+        "FoundationDB's client library (libfdb_c) is too old: install foundationdb-clients 7.3 or later"
     } else {
-        "FoundationDB's library cannot be started"
+        "cannot start FoundationDB's client library (libfdb_c)"
     };
     Error::coded(ErrorKind::Unavailable, error.code(), message).with_source(error)
 }

@@ -1,4 +1,4 @@
-//! One transaction on a cluster.
+//! A transaction on a cluster.
 
 use std::{
     fmt, mem,
@@ -26,19 +26,19 @@ use crate::{
     },
 };
 
-/// What the cluster counts beside keys and values where it is told how many bytes to give: some of
-/// it for each row, so that a page of tiny rows may take a second call.
-const SLACK: usize = 4_096;
+/// Bytes added to a byte limit for the overhead that the cluster counts per row. A page of tiny rows
+/// may still need a second request.
+const ROW_OVERHEAD_SLACK: usize = 4_096;
 
-/// How many rows are asked for at once where no fewer are wanted: an exact answer takes a number.
-const MOST_ROWS: usize = 1_000_000;
+/// Row limit of a request without a limit, which exact mode requires.
+const MAX_ROWS: usize = 1_000_000;
 
-/// A handle; its clones are the same transaction.
+/// A handle to a transaction; clones share its state.
 #[derive(Clone, Debug)]
 pub(crate) struct Transaction(Arc<Inner>);
 
 struct Inner {
-    /// Goes before the database that it is of.
+    /// Dropped before the database.
     state: Mutex<State>,
     shared: Arc<Shared>,
 }
@@ -46,23 +46,23 @@ struct Inner {
 struct State {
     phase: Phase,
     has_read: bool,
-    /// A read that failed: the commit says so.
+    /// Error of the first failed read, returned by the commit.
     failed: Option<Error>,
 }
 
 enum Phase {
     Open(foundationdb::Transaction),
-    /// It could not be begun.
-    Refused(Error),
+    /// The transaction could not be created.
+    Failed(Error),
     Committing,
-    /// With its version and stamp, if it wrote anything.
+    /// With the version and stamp, if the transaction wrote anything.
     Committed(Option<(u64, Versionstamp)>),
     Cancelled,
 }
 
 impl Transaction {
     pub(super) fn new(shared: Arc<Shared>, background: Option<&str>) -> Self {
-        let phase = shared.create(background).map_or_else(Phase::Refused, Phase::Open);
+        let phase = shared.create(background).map_or_else(Phase::Failed, Phase::Open);
         let state = Mutex::new(State { phase, has_read: false, failed: None });
         Self(Arc::new(Inner { state, shared }))
     }
@@ -84,7 +84,8 @@ impl Transaction {
         require_legal(selector)?;
         let prefix = &self.0.shared.prefix;
         let selector = prefix.selector(selector);
-        let key = self.read(|tx| tx.get_key(&place(&selector), is_snapshot(isolation))).await?;
+        let key =
+            self.read(|tx| tx.get_key(&to_fdb_selector(&selector), is_snapshot(isolation))).await?;
         Ok(prefix.own(&key))
     }
 
@@ -100,29 +101,34 @@ impl Transaction {
         }
         let begin = self.resolved(&query.begin, isolation).await?;
         let end = self.resolved(&query.end, isolation).await?;
-        // What is cut off a page was not read: so the conflicts of one that may be cut are told
-        // apart.
+        // Rows that are cut off the page must not conflict, so such pages are read at snapshot
+        // isolation, and their conflict range is added explicitly.
         let is_cut = query.target_bytes.is_some() && begin.offset == 1 && end.offset == 1;
-        let noted = if is_cut { Isolation::Snapshot } else { isolation };
+        let read_isolation = if is_cut { Isolation::Snapshot } else { isolation };
         let mut page = RangePage { rows: Vec::new(), stopped: Stopped::End };
         let (mut rest, mut bytes) = ((begin.clone(), end.clone()), 0);
         loop {
             let left = query.limit.map(|limit| limit - page.rows.len());
             let more_bytes = query.target_bytes.map_or(0, |target| {
                 let left = target.saturating_sub(bytes).max(1);
-                if is_cut { left.saturating_add(left / 4).saturating_add(SLACK) } else { left }
+                if is_cut {
+                    left.saturating_add(left / 4).saturating_add(ROW_OVERHEAD_SLACK)
+                } else {
+                    left
+                }
             });
             let option = RangeOption {
-                begin: place(&rest.0),
-                end: place(&rest.1),
-                limit: Some(left.map_or(MOST_ROWS, |left| left.min(MOST_ROWS))),
+                begin: to_fdb_selector(&rest.0),
+                end: to_fdb_selector(&rest.1),
+                limit: Some(left.map_or(MAX_ROWS, |left| left.min(MAX_ROWS))),
                 target_bytes: more_bytes,
-                // All in one answer, however many servers have it.
+                // One reply, even if several servers store the range.
                 mode: StreamingMode::Exact,
                 reverse: query.order == Order::Descending,
                 ..RangeOption::default()
             };
-            let found = self.read(|tx| tx.get_range(&option, 1, is_snapshot(noted))).await?;
+            let found =
+                self.read(|tx| tx.get_range(&option, 1, is_snapshot(read_isolation))).await?;
             for row in &found {
                 let (key, value) = (self.0.shared.prefix.own(row.key()), row.value().to_vec());
                 bytes += key.len() + value.len();
@@ -148,7 +154,7 @@ impl Transaction {
             }
         }
         if is_cut && isolation == Isolation::Serializable {
-            self.note_read(&begin, &end, query.order, &page)?;
+            self.add_page_conflict(&begin, &end, query.order, &page)?;
         }
         Ok(page)
     }
@@ -191,7 +197,7 @@ impl Transaction {
     pub(crate) fn set_read_version(&self, version: u64) {
         let mut state = self.lock();
         if let State { phase: Phase::Open(tx), has_read: false, .. } = &*state {
-            // Zero is none; the first one is too old, as zero would be.
+            // The library ignores zero; one is too old, as zero would be.
             tx.set_read_version(i64::try_from(version).unwrap_or(i64::MAX).max(1));
             state.has_read = true;
         }
@@ -201,12 +207,12 @@ impl Transaction {
         if key >= MAX_KEY {
             return Err(limits::key_outside_legal_range());
         }
-        // What it compares with is to be as of now, not of when the cluster gets to it.
+        // Fixes the version that the watch compares with.
         self.read_version().await?;
         let shared = &self.0.shared;
         let watching = Watching::new(shared).ok_or_else(limits::too_many_watches)?;
         let key = shared.prefix.key(key);
-        let changed = self.ask(|tx| tx.watch(&key))?;
+        let changed = self.request(|tx| tx.watch(&key))?;
         let mut closed = shared.closed.subscribe();
         Ok(Watch::from_future(async move {
             let closed =
@@ -234,13 +240,13 @@ impl Transaction {
             }
         };
         let stamp = tx.get_versionstamp();
-        let committed = match timer::timeout(shared.options.patience, tx.commit()).await? {
-            None => return Err(shared.silence(During::Commit)),
+        let committed = match timer::timeout(shared.options.timeout, tx.commit()).await? {
+            None => return Err(shared.timed_out(During::Commit)),
             Some(Ok(committed)) => committed,
             Some(Err(refused)) => {
                 let error = shared.error(*refused, During::Commit);
                 if shared.options.report_conflicts && error.kind() == ErrorKind::Conflict {
-                    return Err(error.with_source(self.conflicting(&refused).await));
+                    return Err(error.with_source(self.conflicting_keys(&refused).await));
                 }
                 return Err(error);
             }
@@ -248,7 +254,7 @@ impl Transaction {
         let version = committed.committed_version();
         let version = version.map_err(|error| shared.error(error, During::Read));
         let made = match version.map(u64::try_from) {
-            // Minus one says that there was nothing to write.
+            // -1 for a transaction without writes.
             Err(_) | Ok(Err(_)) => None,
             Ok(Ok(version)) => {
                 let stamp = shared.answer(stamp, During::Read).await;
@@ -265,11 +271,11 @@ impl Transaction {
     }
 
     pub(crate) fn committed_version(&self) -> Option<u64> {
-        self.made().map(|(version, _)| version)
+        self.receipt().map(|(version, _)| version)
     }
 
     pub(crate) fn versionstamp(&self) -> Option<Versionstamp> {
-        self.made().map(|(_, stamp)| stamp)
+        self.receipt().map(|(_, stamp)| stamp)
     }
 
     pub(crate) fn cancel(&self) {
@@ -280,8 +286,8 @@ impl Transaction {
     }
 
     pub(crate) async fn approximate_size(&self) -> Result<usize> {
-        let asked = self.ask(foundationdb::Transaction::get_approximate_size)?;
-        let size = self.0.shared.answer(asked, During::Read).await?;
+        let reply = self.request(foundationdb::Transaction::get_approximate_size)?;
+        let size = self.0.shared.answer(reply, During::Read).await?;
         Ok(usize::try_from(size).unwrap_or(0))
     }
 
@@ -289,41 +295,40 @@ impl Transaction {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The library's transaction, while there is one to be used.
+    /// Returns the library's transaction while it is open.
     fn open<'a>(&self, state: &'a State) -> Result<&'a foundationdb::Transaction> {
         self.0.shared.check_open()?;
         match &state.phase {
             Phase::Open(tx) => Ok(tx),
-            Phase::Refused(error) => Err(error.clone_without_source()),
+            Phase::Failed(error) => Err(error.clone_without_source()),
             Phase::Committing | Phase::Committed(_) => Err(limits::used_during_commit()),
             Phase::Cancelled => Err(limits::cancelled()),
         }
     }
 
-    fn made(&self) -> Option<(u64, Versionstamp)> {
+    fn receipt(&self) -> Option<(u64, Versionstamp)> {
         match &self.lock().phase {
             Phase::Committed(made) => *made,
             _ => None,
         }
     }
 
-    /// Begins something that is waited for without holding the lock.
-    fn ask<F>(&self, ask: impl FnOnce(&foundationdb::Transaction) -> F) -> Result<F> {
+    /// Starts a request. The returned future is awaited without the lock.
+    fn request<F>(&self, request: impl FnOnce(&foundationdb::Transaction) -> F) -> Result<F> {
         let mut state = self.lock();
-        let asked = ask(self.open(&state)?);
+        let reply = request(self.open(&state)?);
         state.has_read = true;
-        Ok(asked)
+        Ok(reply)
     }
 
-    async fn read<T, F>(&self, ask: impl FnOnce(&foundationdb::Transaction) -> F) -> Result<T>
+    async fn read<T, F>(&self, request: impl FnOnce(&foundationdb::Transaction) -> F) -> Result<T>
     where
         F: Future<Output = FdbResult<T>>,
     {
-        let asked = self.ask(ask)?;
-        let answer = self.0.shared.answer(asked, During::Read).await;
+        let reply = self.request(request)?;
+        let answer = self.0.shared.answer(reply, During::Read).await;
         if let Err(error) = &answer {
-            // A read that made no sense is no read, but for one of what is not known before the
-            // commit.
+            // Invalid reads do not fail the commit, except reads of unreadable keys (1036).
             let counts = error.kind() != ErrorKind::Invalid || error.code() == Some(1036);
             if counts {
                 self.lock().failed.get_or_insert(error.clone_without_source());
@@ -332,8 +337,8 @@ impl Transaction {
         answer
     }
 
-    /// Writes; what is wrong with that shows at the next read or at the commit. Nothing is written
-    /// any more once there is no transaction, as the commit will say.
+    /// Buffers a write. Errors are reported by the next read or the commit. Ignored unless the
+    /// transaction is open, which the commit reports.
     fn write(&self, write: impl FnOnce(&foundationdb::Transaction)) {
         if let Ok(tx) = self.open(&self.lock()) {
             write(tx);
@@ -352,18 +357,18 @@ impl Transaction {
         }
     }
 
-    /// `selector`, or, where it may lead out of the prefix, the place within that it leads to.
+    /// Returns `selector` with the prefix, resolved if it could leave the prefix.
     async fn resolved(&self, selector: &KeySelector, isolation: Isolation) -> Result<KeySelector> {
         let prefix = &self.0.shared.prefix;
-        if prefix.keeps(selector) {
+        if prefix.can_bound(selector) {
             return Ok(prefix.selector(selector));
         }
         let key = self.get_key(selector, isolation).await?;
         Ok(prefix.selector(&KeySelector::first_greater_or_equal(key)))
     }
 
-    /// Has what a page is made of conflict with what others write.
-    fn note_read(
+    /// Adds the conflict range of a page, as far as it was read.
+    fn add_page_conflict(
         &self,
         begin: &KeySelector,
         end: &KeySelector,
@@ -383,23 +388,23 @@ impl Transaction {
             return Ok(());
         }
         let state = self.lock();
-        let noted = self.open(&state)?.add_conflict_range(&from, &to, ConflictRangeType::Read);
-        noted.map_err(|error| self.0.shared.error(error, During::Read))
+        let added = self.open(&state)?.add_conflict_range(&from, &to, ConflictRangeType::Read);
+        added.map_err(|error| self.0.shared.error(error, During::Read))
     }
 
-    /// What a commit conflicted about.
-    async fn conflicting(
+    /// Returns the conflicting key ranges of a failed commit, as an error source.
+    async fn conflicting_keys(
         &self,
         refused: &foundationdb::TransactionCommitError,
     ) -> Box<dyn std::error::Error + Send + Sync> {
-        match timer::timeout(self.0.shared.options.patience, refused.conflicting_keys()).await {
+        match timer::timeout(self.0.shared.options.timeout, refused.conflicting_keys()).await {
             Ok(Some(Ok(ranges))) => {
                 let own = |key: &[u8]| self.0.shared.prefix.own(key);
                 let ranges = ranges.iter().map(|range| (own(range.begin()), own(range.end())));
-                Box::new(Conflicting(ranges.collect()))
+                Box::new(ConflictingKeys(ranges.collect()))
             }
             Ok(Some(Err(error))) => Box::new(error),
-            Ok(None) => Box::new(self.0.shared.silence(During::Read)),
+            Ok(None) => Box::new(self.0.shared.timed_out(During::Read)),
             Err(error) => Box::new(error),
         }
     }
@@ -411,13 +416,13 @@ impl fmt::Debug for Inner {
     }
 }
 
-/// The ranges of keys that others wrote to meanwhile.
+/// The key ranges that conflicted with other transactions.
 #[derive(Debug)]
-struct Conflicting(Vec<(Vec<u8>, Vec<u8>)>);
+struct ConflictingKeys(Vec<(Vec<u8>, Vec<u8>)>);
 
-impl fmt::Display for Conflicting {
+impl fmt::Display for ConflictingKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("others wrote to")?;
+        f.write_str("conflicting keys:")?;
         for (at, (begin, end)) in self.0.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
             write!(f, "{comma} {}..{}", begin.escape_ascii(), end.escape_ascii())?;
@@ -426,9 +431,9 @@ impl fmt::Display for Conflicting {
     }
 }
 
-impl std::error::Error for Conflicting {}
+impl std::error::Error for ConflictingKeys {}
 
-/// The library would answer from its own key space, which begins with two bytes of 0xff.
+/// Fails if the selector is in the system keyspace, which the library would read.
 fn require_legal(selector: &KeySelector) -> Result<()> {
     if selector.key.as_slice() > MAX_KEY { Err(limits::key_outside_legal_range()) } else { Ok(()) }
 }
@@ -437,7 +442,7 @@ fn is_snapshot(isolation: Isolation) -> bool {
     isolation == Isolation::Snapshot
 }
 
-fn place(selector: &KeySelector) -> foundationdb::KeySelector<'_> {
+fn to_fdb_selector(selector: &KeySelector) -> foundationdb::KeySelector<'_> {
     let KeySelector { key, or_equal, offset } = selector;
     foundationdb::KeySelector::new(key.into(), *or_equal, *offset)
 }
