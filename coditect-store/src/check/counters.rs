@@ -1,20 +1,17 @@
 //! Comparing the counters of a tenant with the records that they count.
 
-use super::Fault;
+use super::{Fault, at_one_version};
 use crate::{
-    Entity as _, ErrorKind, Result, Store,
-    engine::{self, KeyValue, View},
+    Entity as _, Result, Store,
+    engine::{KeyValue, View},
     entity::{COUNTERS, EventStream as _, SESSION_COUNTERS, decode_at, decode_event_at},
     keyspace::{KeyRange, Root, TenantId, unpack_all},
     model::{Agent, File, IdempotencyEntry, Message, PartState, Session, SessionId, SessionState},
     records::{Counter, blob},
-    retry::{self, RetryPolicy},
 };
 
 /// Bytes that are read at once.
 const PAGE_BYTES: usize = 1 << 20;
-/// Maximum number of transactions that are begun to count a tenant's records at one version.
-const MAX_ATTEMPTS: u32 = 3;
 
 /// The counters of a tenant: as they are stored, and as its records come to.
 pub(super) struct Tally {
@@ -118,18 +115,10 @@ fn number(value: &[u8]) -> Result<i64, Fault> {
     value.try_into().map(i64::from_le_bytes).map_err(|_| Fault::UnreadableNumber)
 }
 
-/// Counts the records of `tenant` at one version, in one transaction. Returns `None` if that takes longer
-/// than a transaction lives.
+/// Counts the records of `tenant` at one version, in one transaction. Returns `None` if that takes
+/// longer than a transaction lives.
 pub(super) async fn recount(store: &Store, tenant: TenantId) -> Result<Option<Tally>> {
-    let policy = RetryPolicy::idempotent().max_attempts(MAX_ATTEMPTS);
-    let count = |tx: engine::Transaction| async move {
-        count(store, View::within(tx).await?, tenant).await
-    };
-    match retry::run(store.database(), &policy, count).await {
-        Ok(tally) => Ok(Some(tally)),
-        Err(error) if error.kind() == ErrorKind::TransactionTooOld => Ok(None),
-        Err(error) => Err(error),
-    }
+    at_one_version(store, |view| count(store, view, tenant)).await
 }
 
 async fn count(store: &Store, view: View, tenant: TenantId) -> Result<Tally> {

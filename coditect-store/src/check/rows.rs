@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Event, Fault, Finding, Repair, Report, Stage,
+    Event, Fault, Finding, Repair, Report, Stage, at_one_version,
     counters::{self, Difference, Tally},
     entry_fault, meta,
     references::{self, Reference},
@@ -16,11 +16,11 @@ use crate::{
     batch::MAX_CONCURRENT,
     engine::{AtomicOp, CheckedRow, Consistency, KeyValue, View},
     entity::{BlobId, CHUNKS, COUNTERS, EntitySchema, Entry, META, SESSION_COUNTERS},
-    keyspace::{Located, Readable, Root, ScopeKind, TenantId, unpack_all},
+    keyspace::{KeyRange, Located, Readable, Root, ScopeKind, TenantId, unpack_all},
     model::{Deleted, Deletion, Tenant},
     records::{
         self, Fault as EntryFault,
-        blob::{self, BlobFault, BlobFinding},
+        blob::{self, BlobFault},
     },
 };
 
@@ -43,6 +43,7 @@ pub(super) async fn check(
         tenant: None,
         tally: None,
         findings: Vec::new(),
+        uncompared: 0,
         differences: Vec::new(),
     };
     let mut pages = rows.view.stream(store.root().range(), PAGE_BYTES);
@@ -88,6 +89,8 @@ struct Rows<'a> {
     tally: Option<Tally>,
     /// Findings in the current chunk of rows.
     findings: Vec<Finding>,
+    /// Number of rows and blobs of the current chunk that could not be compared at one version.
+    uncompared: u64,
     /// Keys of wrong counters, with their corrections.
     differences: Vec<(Vec<u8>, i64)>,
 }
@@ -121,6 +124,7 @@ type Values = BTreeMap<Vec<u8>, Vec<u8>>;
 impl Rows<'_> {
     /// Reports the findings of the current chunk of rows.
     fn tell(&mut self, report: &mut Report, observe: &mut impl FnMut(Event<'_>)) {
+        report.uncompared += std::mem::take(&mut self.uncompared);
         for finding in self.findings.drain(..) {
             report.faults += 1;
             observe(Event::Found(&finding));
@@ -176,35 +180,31 @@ impl Rows<'_> {
         self.compare(pending).await
     }
 
-    /// Reads all rows that `pending` needs in one round, and completes the checks.
+    /// Reads all rows that `pending` needs in one round, and completes the checks. Rows that seem
+    /// faulty are checked again if they were not read at one version.
     async fn compare(&mut self, pending: Vec<(KeyValue, Pending)>) -> Result<()> {
-        let mut keys = BTreeSet::new();
-        for (_, check) in &pending {
-            check.add_keys(&mut keys);
+        let suspects = compare_in(&self.view, self.store, pending).await?;
+        if suspects.is_empty() || self.view.consistency() == Consistency::OneVersion {
+            self.findings.extend(suspects.into_values().flatten());
+            return Ok(());
         }
-        let values = self.read(keys.into_iter().collect()).await?;
-        for (row, check) in pending {
-            match check {
-                Pending::Record { entries, references } => {
-                    self.check_entries(entries, &values);
-                    self.check_references(&row.key, &references, &values);
-                }
-                Pending::StreamEntry { index, declaration, record } => {
-                    let record = record.and_then(|key| {
-                        let value = values.get(&key)?.clone();
-                        Some(KeyValue { key, value })
-                    });
-                    self.check_stream_entry(index, &declaration, row, record);
-                }
-            }
+        let store = self.store;
+        let keys = &suspects.into_keys().collect::<Vec<_>>();
+        let again = |view: View| async move {
+            let values = view.get_all(keys).await?;
+            let rows = keys.iter().zip(values);
+            let pending = rows.filter_map(|(key, value)| {
+                let row = KeyValue { key: key.clone(), value: value? };
+                let pending = comparison(store, Located::of(store.root(), key)?, &row).ok()??;
+                Some((row, pending))
+            });
+            compare_in(&view, store, pending.collect()).await
+        };
+        match at_one_version(store, again).await? {
+            Some(found) => self.findings.extend(found.into_values().flatten()),
+            None => self.uncompared += keys.len() as u64,
         }
         Ok(())
-    }
-
-    async fn read(&self, keys: Vec<Vec<u8>>) -> Result<Values> {
-        let values = self.view.get_all(&keys).await?;
-        let there = keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?)));
-        Ok(there.collect())
     }
 
     /// Checks a row by itself, and returns its check against other rows, if any.
@@ -257,76 +257,17 @@ impl Rows<'_> {
             self.found(Fault::UnknownKey, &row.key, "the name of the key is not declared");
             return None;
         };
-        let declaration = schema.entity(declared.space)?;
-        if declared.is_stream_index() {
-            let index = declared.name;
-            let record = (declaration.record_key)(root, index, row).ok();
-            return Some(Pending::StreamEntry { index, declaration: declaration.clone(), record });
-        }
-        if declared.is_index() {
-            // The verification of the index checks it.
-            return None;
-        }
-        if let Some(tally) = &mut self.tally {
+        if let Some(tally) = &mut self.tally
+            && declared.name == declared.space
+        {
             tally.add_record(root, declared.name, row);
         }
-        let read = (declaration.entries)(root, row).and_then(|entries| {
-            references::of(declaration.space, root, row).map(|references| (entries, references))
-        });
-        match read {
-            Ok((mut entries, references)) => {
-                entries.retain(|_| declaration.is_stream);
-                Some(Pending::Record { entries, references })
-            }
+        match comparison(self.store, located, row) {
+            Ok(pending) => pending,
             Err(error) => {
                 self.found(Fault::UnreadableRecord, &row.key, told(&error));
                 None
             }
-        }
-    }
-
-    /// Checks that the entries of an event exist, with the right values.
-    fn check_entries(&mut self, entries: Vec<Entry>, values: &Values) {
-        for entry in entries {
-            let stored = values.get(&entry.key);
-            if stored != Some(&entry.value) {
-                let fault = if stored.is_some() { EntryFault::Wrong } else { EntryFault::Missing };
-                let stored = stored.cloned();
-                self.found_entry(entry.index, fault, &entry.key, stored, Some(entry.value));
-            }
-        }
-    }
-
-    /// Checks that the records that the row at `key` refers to exist.
-    fn check_references(&mut self, key: &[u8], references: &[Reference], values: &Values) {
-        for reference in references.iter().filter(|reference| !is_there(reference, values)) {
-            let shown = Readable::key(self.root(), &reference.key);
-            let why = format!(
-                "a record of {}, {shown}, that this refers to does not exist",
-                reference.space
-            );
-            self.found(Fault::DanglingReference, key, why);
-        }
-    }
-
-    /// Checks that an entry belongs to its event.
-    fn check_stream_entry(
-        &mut self,
-        index: &'static str,
-        declaration: &EntitySchema,
-        row: KeyValue,
-        record: Option<KeyValue>,
-    ) {
-        let mut expected = None;
-        if let Some(record) = record {
-            // An undecodable event is a finding of its own.
-            let Ok(given) = (declaration.entries)(self.root(), &record) else { return };
-            let own = given.into_iter().find(|given| given.index == index && given.key == row.key);
-            expected = own.map(|own| own.value);
-        }
-        if expected.as_ref() != Some(&row.value) {
-            let fault = if expected.is_some() { EntryFault::Wrong } else { EntryFault::Dangling };
-            self.found_entry(index, fault, &row.key, Some(row.value), expected);
         }
     }
 
@@ -335,23 +276,46 @@ impl Rows<'_> {
         self.tenant = tenant;
         let Some(id) = tenant else { return Ok(()) };
         let (view, store) = (self.view.clone(), self.store);
-        let record = references::to::<Tenant>(store.root(), id, &());
-        let deletion = Deletion::key_of(store.root(), id, Deleted::Tenant);
-        let values = self.read(vec![record.key.clone(), deletion.clone()]).await?;
-        if !is_there(&record, &values) {
+        let (mut is_there, is_deleted) = tenant_state(&view, store, id).await?;
+        if !is_there && view.consistency() != Consistency::OneVersion {
+            let again = |view: View| async move {
+                let KeyRange { begin, end } = store.root().tenant(id);
+                let has_rows = !view.page(&begin, &end, 1).await?.rows.is_empty();
+                Ok(tenant_state(&view, store, id).await?.0 || !has_rows)
+            };
+            is_there = at_one_version(store, again).await?.unwrap_or(true);
+        }
+        if !is_there {
             let why = format!("tenant {id} of this and the following rows does not exist");
             self.found(Fault::DanglingReference, key, why);
         }
-        if values.contains_key(&deletion) {
+        if is_deleted {
             // Its blobs are removed with it.
             return Ok(());
         }
-        let mut blobs = Vec::new();
+        let mut suspects = Vec::new();
         let checked =
-            blob::check(&view, store.root(), store.schema(), id, |found| blobs.push(found));
+            blob::check(&view, store.root(), store.schema(), id, |found| suspects.push(found));
         let bytes = checked.await?;
         self.tally = Some(Tally::new(id, bytes));
-        for BlobFinding { fault, blob, .. } in blobs {
+        let mut found = Vec::new();
+        if view.consistency() == Consistency::OneVersion {
+            found.extend(suspects.iter().map(|suspect| (suspect.fault, suspect.blob)));
+        } else {
+            for suspects in suspects.chunks(MAX_CONCURRENT) {
+                let again = |view: View| async move {
+                    if tenant_state(&view, store, id).await?.1 {
+                        return Ok(Vec::new());
+                    }
+                    blob::confirm(&view, store.root(), store.schema(), id, suspects).await
+                };
+                match at_one_version(store, again).await? {
+                    Some(confirmed) => found.extend(confirmed),
+                    None => self.uncompared += suspects.len() as u64,
+                }
+            }
+        }
+        for (fault, blob) in found {
             let key = CHUNKS.key(store.root(), id, &blob);
             self.found(Fault::Blob(fault), &key, blob_fault(fault));
         }
@@ -359,9 +323,8 @@ impl Rows<'_> {
     }
 
     fn found(&mut self, fault: Fault, key: &[u8], why: impl Into<String>) {
-        let shown = Readable::key(self.root(), key);
-        let (key, why) = (key.to_vec(), why.into());
-        self.findings.push(Finding { fault, key, shown, stored: None, expected: None, why });
+        let found = finding(self.root(), fault, key, why.into());
+        self.findings.push(found);
     }
 
     /// Reports a counter that cannot be compared.
@@ -374,23 +337,149 @@ impl Rows<'_> {
         }
     }
 
-    fn found_entry(
-        &mut self,
-        index: &'static str,
-        fault: EntryFault,
-        key: &[u8],
-        stored: Option<Vec<u8>>,
-        expected: Option<Vec<u8>>,
-    ) {
-        let shown = Readable::key(self.root(), key);
-        let why = entry_fault(index, fault);
-        let fault = Fault::Index(index, fault);
-        self.findings.push(Finding { fault, key: key.to_vec(), shown, stored, expected, why });
-    }
-
     fn root(&self) -> &Root {
         self.store.root()
     }
+}
+
+/// Returns the check of the row of a declared name against other rows, if it has one.
+fn comparison(store: &Store, located: Located<'_>, row: &KeyValue) -> Result<Option<Pending>> {
+    let (root, schema) = (store.root(), store.schema());
+    let Some(declared) = schema.named(located.name) else { return Ok(None) };
+    let Some(declaration) = schema.entity(declared.space) else { return Ok(None) };
+    if declared.is_stream_index() {
+        let index = declared.name;
+        let record = (declaration.record_key)(root, index, row).ok();
+        return Ok(Some(Pending::StreamEntry { index, declaration: declaration.clone(), record }));
+    }
+    if declared.is_index() {
+        // The verification of the index checks it.
+        return Ok(None);
+    }
+    let mut entries = (declaration.entries)(root, row)?;
+    let references = references::of(declaration.space, root, row)?;
+    entries.retain(|_| declaration.is_stream);
+    Ok(Some(Pending::Record { entries, references }))
+}
+
+/// Reads all rows that `pending` needs in one round, completes the checks, and returns the findings
+/// by the keys of their rows.
+async fn compare_in(
+    view: &View,
+    store: &Store,
+    pending: Vec<(KeyValue, Pending)>,
+) -> Result<BTreeMap<Vec<u8>, Vec<Finding>>> {
+    let mut keys = BTreeSet::new();
+    for (_, check) in &pending {
+        check.add_keys(&mut keys);
+    }
+    let (values, root) = (read(view, keys.into_iter().collect()).await?, store.root());
+    let mut findings = BTreeMap::new();
+    for (row, check) in pending {
+        let key = row.key.clone();
+        let found = match check {
+            Pending::Record { entries, references } => {
+                let mut found = check_entries(root, entries, &values);
+                found.extend(check_references(root, &row.key, &references, &values));
+                found
+            }
+            Pending::StreamEntry { index, declaration, record } => {
+                let record = record.and_then(|key| {
+                    let value = values.get(&key)?.clone();
+                    Some(KeyValue { key, value })
+                });
+                Vec::from_iter(check_stream_entry(root, index, &declaration, row, record))
+            }
+        };
+        if !found.is_empty() {
+            findings.insert(key, found);
+        }
+    }
+    Ok(findings)
+}
+
+async fn read(view: &View, keys: Vec<Vec<u8>>) -> Result<Values> {
+    let values = view.get_all(&keys).await?;
+    let there = keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?)));
+    Ok(there.collect())
+}
+
+/// Returns whether `tenant` exists, or is being deleted, and whether it is being deleted.
+async fn tenant_state(view: &View, store: &Store, tenant: TenantId) -> Result<(bool, bool)> {
+    let record = references::to::<Tenant>(store.root(), tenant, &());
+    let deletion = Deletion::key_of(store.root(), tenant, Deleted::Tenant);
+    let values = read(view, vec![record.key.clone(), deletion.clone()]).await?;
+    Ok((is_there(&record, &values), values.contains_key(&deletion)))
+}
+
+/// Checks that the entries of an event exist, with the right values.
+fn check_entries(root: &Root, entries: Vec<Entry>, values: &Values) -> Vec<Finding> {
+    let check = |entry: Entry| {
+        let stored = values.get(&entry.key);
+        if stored == Some(&entry.value) {
+            return None;
+        }
+        let fault = if stored.is_some() { EntryFault::Wrong } else { EntryFault::Missing };
+        let stored = stored.cloned();
+        Some(entry_finding(root, entry.index, fault, &entry.key, stored, Some(entry.value)))
+    };
+    entries.into_iter().filter_map(check).collect()
+}
+
+/// Checks that the records that the row at `key` refers to exist.
+fn check_references(
+    root: &Root,
+    key: &[u8],
+    references: &[Reference],
+    values: &Values,
+) -> Vec<Finding> {
+    let missing = references.iter().filter(|reference| !is_there(reference, values));
+    let finding = |reference: &Reference| {
+        let shown = Readable::key(root, &reference.key);
+        let why =
+            format!("a record of {}, {shown}, that this refers to does not exist", reference.space);
+        finding(root, Fault::DanglingReference, key, why)
+    };
+    missing.map(finding).collect()
+}
+
+/// Checks that an entry belongs to its event.
+fn check_stream_entry(
+    root: &Root,
+    index: &'static str,
+    declaration: &EntitySchema,
+    row: KeyValue,
+    record: Option<KeyValue>,
+) -> Option<Finding> {
+    let mut expected = None;
+    if let Some(record) = record {
+        // An undecodable event is a finding of its own.
+        let given = (declaration.entries)(root, &record).ok()?;
+        let own = given.into_iter().find(|given| given.index == index && given.key == row.key);
+        expected = own.map(|own| own.value);
+    }
+    if expected.as_ref() == Some(&row.value) {
+        return None;
+    }
+    let fault = if expected.is_some() { EntryFault::Wrong } else { EntryFault::Dangling };
+    Some(entry_finding(root, index, fault, &row.key, Some(row.value), expected))
+}
+
+fn finding(root: &Root, fault: Fault, key: &[u8], why: String) -> Finding {
+    let shown = Readable::key(root, key);
+    Finding { fault, key: key.to_vec(), shown, stored: None, expected: None, why }
+}
+
+fn entry_finding(
+    root: &Root,
+    index: &'static str,
+    fault: EntryFault,
+    key: &[u8],
+    stored: Option<Vec<u8>>,
+    expected: Option<Vec<u8>>,
+) -> Finding {
+    let found = finding(root, Fault::Index(index, fault), key, entry_fault(index, fault));
+    Finding { stored, expected, ..found }
 }
 
 /// Returns whether the record or one of its alternatives exists.

@@ -1,16 +1,11 @@
 //! Checks find every kind of fault, and no fault hides another.
 
-use std::cell::Cell;
-
 use coditect_store::{
     Store,
     check::{Event, Fault, Finding, Report},
-    engine::{Database, FileState, Options},
+    engine::{Database, FileState},
     keyspace::{KeyPart, Subspace},
-    model::{
-        Conversation, ConversationId, IdempotencyEntry, Membership, Session, SessionId, Tenant,
-        TenantId, Ticket,
-    },
+    model::{IdempotencyEntry, Membership, Tenant, TenantId, Ticket},
     records::{Counter, Fault as EntryFault},
 };
 
@@ -28,7 +23,7 @@ async fn sound() -> Store {
     store
 }
 
-async fn fill(store: &Store) {
+pub(crate) async fn fill(store: &Store) {
     let tx = store.begin();
     samples::write(&tx).await;
     tx.insert(&samples::session_memory()).await.unwrap();
@@ -40,7 +35,7 @@ async fn fill(store: &Store) {
     tx.commit().await.unwrap();
 }
 
-async fn checked(store: &Store) -> (Report, Vec<Finding>) {
+pub(crate) async fn checked(store: &Store) -> (Report, Vec<Finding>) {
     run(store.check()).await
 }
 
@@ -58,16 +53,16 @@ async fn run(check: coditect_store::check::Check) -> (Report, Vec<Finding>) {
     (report, findings)
 }
 
-async fn faults(store: &Store) -> Vec<Fault> {
+pub(crate) async fn faults(store: &Store) -> Vec<Fault> {
     checked(store).await.1.iter().map(|finding| finding.fault).collect()
 }
 
-async fn value(store: &Store, key: &[u8]) -> Vec<u8> {
+pub(crate) async fn value(store: &Store, key: &[u8]) -> Vec<u8> {
     store.begin().engine().get(key).await.unwrap().unwrap()
 }
 
 /// Returns a key of the samples' tenant.
-fn key(store: &Store, name: &str, rest: &impl KeyPart) -> Vec<u8> {
+pub(crate) fn key(store: &Store, name: &str, rest: &impl KeyPart) -> Vec<u8> {
     let mut key = store.root().key(&(samples::tenant().id, name.to_owned()));
     rest.pack(&mut key);
     key
@@ -400,57 +395,4 @@ async fn nothing_secret_is_shown() {
     for shown in ["\"password_hash\":\"(secret)\"", "ada@example.org", "It waits for the disk."] {
         assert!(told.contains(shown), "{shown} is not in {told}");
     }
-}
-
-/// On a cluster, whose pages are each of their own version, as of this database.
-#[tokio::test]
-async fn check_reports_no_counter_that_changes_while_it_runs() {
-    let database = Database::memory_with(&Options::default().simulate_round_trips(true)).unwrap();
-    let options = Store::options().schema(coditect_store::model::schema()).entity::<Task>();
-    let store = options.open(database).await.unwrap();
-    fill(&store).await;
-    // Pages between the counters, the files and the sessions.
-    let conversations = (0..12).map(|_| Conversation {
-        id: ConversationId::new(),
-        title: "x".repeat(60_000),
-        ..samples::conversation()
-    });
-    for conversation in conversations {
-        let conversation = &conversation;
-        store.run(|tx| async move { tx.insert(conversation).await }).await.unwrap();
-    }
-    let is_done = Cell::new(false);
-    let writing = async {
-        let mut open = Vec::new();
-        while !is_done.get() {
-            let session = Session { id: SessionId::new(), ..samples::session() };
-            let created = &session;
-            store.run(|tx| async move { created.insert(&tx, 1_000).await }).await.unwrap();
-            open.push(session.id);
-            if open.len() > 3 {
-                let (tenant, id) = (samples::tenant().id, open.remove(0));
-                let delete = |tx: coditect_store::Transaction| async move {
-                    tx.delete_session(tenant, id, samples::session().created_at).await
-                };
-                store.run(delete).await.unwrap();
-            }
-        }
-    };
-    let checking = async {
-        let mut found_counters = Vec::new();
-        for _ in 0..20 {
-            let (report, found) = checked(&store).await;
-            assert_eq!(report.uncompared, 0);
-            let counters = found.into_iter().filter(|f| matches!(f.fault, Fault::Counter(_)));
-            found_counters.extend(counters);
-        }
-        is_done.set(true);
-        found_counters
-    };
-    let ((), found_counters) = tokio::join!(writing, checking);
-    assert_eq!(found_counters, []);
-    // One that is wrong is found all the same.
-    let files = key(&store, "counters", &"files".to_owned());
-    write(&store, &files, Some(&7_i64.to_le_bytes())).await;
-    assert_eq!(faults(&store).await, [Fault::Counter("files")]);
 }

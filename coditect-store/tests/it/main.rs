@@ -24,6 +24,7 @@ mod interruptions;
 mod joined;
 mod keyspace;
 mod lengths;
+mod live_checks;
 mod logs;
 mod metrics;
 mod model;

@@ -81,7 +81,7 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
     drop(progress);
     if report.uncompared > 0 {
         say(&format!(
-            "{} counters could not be compared while others write: stop the servers and check again",
+            "{} comparisons could not be made while others write: stop the servers and check again",
             report.uncompared
         ));
     }

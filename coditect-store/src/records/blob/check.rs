@@ -12,7 +12,7 @@ use crate::{
     Result,
     engine::{CheckedRow, KeyValue, View},
     entity::{CHUNKS, Entity as _, Schema, decode_at},
-    keyspace::{KeyRange, Root, TenantId, unpack_all},
+    keyspace::{KeyRange, Located, Root, TenantId, unpack_all},
 };
 
 /// Size of a page of rows, in bytes.
@@ -32,18 +32,25 @@ pub enum BlobFault {
     Lost,
 }
 
-/// A faulty blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlobFinding {
-    /// The fault.
-    pub fault: BlobFault,
-    /// The tenant.
-    pub tenant: TenantId,
-    /// The blob.
-    pub blob: BlobId,
+/// A blob that is faulty if the rows that were compared are of one version.
+pub(crate) struct Suspect {
+    pub(crate) fault: BlobFault,
+    pub(crate) blob: BlobId,
+    /// Keys of the records that have it.
+    holders: Vec<Vec<u8>>,
 }
 
-/// Calls `found` for each faulty blob of `tenant` in `view`, and returns the expected bytes of the
+impl Suspect {
+    fn new(fault: BlobFault, blob: BlobId) -> Self {
+        Self { fault, blob, holders: Vec::new() }
+    }
+
+    fn with_holders<'a>(self, holders: impl IntoIterator<Item = &'a Vec<u8>>) -> Self {
+        Self { holders: holders.into_iter().cloned().collect(), ..self }
+    }
+}
+
+/// Calls `found` for each suspect blob of `tenant` in `view`, and returns the expected bytes of the
 /// tenant's counter, or `None` if a record cannot be decoded. Such records are skipped, since the
 /// check of records reports them.
 pub(crate) async fn check(
@@ -51,17 +58,75 @@ pub(crate) async fn check(
     root: &Root,
     schema: &Schema,
     tenant: TenantId,
-    mut found: impl FnMut(BlobFinding),
+    mut found: impl FnMut(Suspect),
 ) -> Result<Option<u64>> {
-    let mut found = |fault, blob| found(BlobFinding { fault, tenant, blob });
     let (mut held, bytes) = held(view, root, schema, tenant, &mut found).await?;
     check_chunks(view, root, tenant, &mut held, &mut found).await?;
-    for Holding { blob, seen } in held.values() {
+    for Holding { blob, holder, seen } in held.values() {
         if !seen && blob.size > 0 {
-            found(BlobFault::Damaged, blob.id);
+            found(Suspect::new(BlobFault::Damaged, blob.id).with_holders([holder]));
         }
     }
     Ok(bytes)
+}
+
+/// Returns the faults of `suspects` that hold in `view`, which is of one, later version. Blobs that
+/// were written or deleted since the check are not faulty: a blob never changes, and is not
+/// attached again after its chunks were removed.
+pub(crate) async fn confirm(
+    view: &View,
+    root: &Root,
+    schema: &Schema,
+    tenant: TenantId,
+    suspects: &[Suspect],
+) -> Result<Vec<(BlobFault, BlobId)>> {
+    let marker = |blob: &BlobId| OrphanBlob::SPACE.key(root, tenant, blob);
+    let markers: Vec<Vec<u8>> = suspects.iter().map(|suspect| marker(&suspect.blob)).collect();
+    let markers = view.get_all(&markers).await?;
+    let is_lost = |suspect: &Suspect| suspect.fault == BlobFault::Lost;
+    let all = if suspects.iter().any(is_lost) {
+        held(view, root, schema, tenant, &mut |_| ()).await?.0
+    } else {
+        BTreeMap::new()
+    };
+    let mut confirmed = Vec::new();
+    for (suspect, marker) in suspects.iter().zip(markers) {
+        let Suspect { fault, blob, holders } = suspect;
+        let holders = still_holding(view, root, schema, *blob, holders).await?;
+        let is_faulty = match fault {
+            BlobFault::Damaged => holders >= 1,
+            BlobFault::HeldTwice => holders >= 2,
+            BlobFault::HeldAndDetached => holders >= 1 && marker.is_some(),
+            BlobFault::Lost => {
+                let KeyRange { begin, end } = KeyRange::tuples(&CHUNKS.key(root, tenant, blob));
+                marker.is_none()
+                    && !all.contains_key(blob)
+                    && !view.page(&begin, &end, 1).await?.rows.is_empty()
+            }
+        };
+        if is_faulty {
+            confirmed.push((*fault, *blob));
+        }
+    }
+    Ok(confirmed)
+}
+
+/// Returns the number of the records `holders` that have `blob` in `view`.
+async fn still_holding(
+    view: &View,
+    root: &Root,
+    schema: &Schema,
+    blob: BlobId,
+    holders: &[Vec<u8>],
+) -> Result<usize> {
+    let values = view.get_all(holders).await?;
+    let has_blob = |(key, value): (&Vec<u8>, Option<Vec<u8>>)| {
+        let declaration = schema.entity(Located::of(root, key)?.name)?;
+        let row = KeyValue { key: key.clone(), value: value? };
+        let blobs = (declaration.blobs?)(root, &row).ok()?;
+        blobs.iter().any(|has| has.id == blob).then_some(())
+    };
+    Ok(holders.iter().zip(values).filter_map(has_blob).count())
 }
 
 /// Returns the bytes that the counter of `tenant` should have in `view`, which is of one version, or
@@ -72,7 +137,7 @@ pub(crate) async fn counted_bytes(
     schema: &Schema,
     tenant: TenantId,
 ) -> Result<Option<u64>> {
-    held(view, root, schema, tenant, &mut |_, _| ()).await.map(|(_, bytes)| bytes)
+    held(view, root, schema, tenant, &mut |_| ()).await.map(|(_, bytes)| bytes)
 }
 
 /// Returns the blobs that the records of `tenant` hold, and the bytes of all blobs that are counted, or
@@ -82,22 +147,29 @@ async fn held(
     root: &Root,
     schema: &Schema,
     tenant: TenantId,
-    found: &mut impl FnMut(BlobFault, BlobId),
+    found: &mut impl FnMut(Suspect),
 ) -> Result<(BTreeMap<BlobId, Holding>, Option<u64>)> {
     let (mut held, mut bytes, mut unreadable) = (BTreeMap::new(), 0_u64, false);
     for declaration in schema.entities() {
         let Some(blobs) = declaration.blobs else { continue };
         let mut pages = view.stream(declaration.range(root, tenant), PAGE_BYTES);
         while let Some(rows) = pages.next_page().await? {
-            let blobs = rows.into_iter().flat_map(|CheckedRow { key, value }| {
-                let blobs = value.and_then(|value| blobs(root, &KeyValue { key, value }).ok());
-                unreadable |= blobs.is_none();
-                blobs.unwrap_or_default()
-            });
-            for blob in blobs {
-                bytes = bytes.saturating_add(blob.size);
-                if held.insert(blob.id, Holding { blob, seen: false }).is_some() {
-                    found(BlobFault::HeldTwice, blob.id);
+            for CheckedRow { key, value } in rows {
+                let row = value.map(|value| KeyValue { key, value });
+                let Some((row, blobs)) =
+                    row.and_then(|row| blobs(root, &row).ok().map(|blobs| (row, blobs)))
+                else {
+                    unreadable = true;
+                    continue;
+                };
+                for blob in blobs {
+                    bytes = bytes.saturating_add(blob.size);
+                    let (id, holder) = (blob.id, row.key.clone());
+                    let before = held.insert(id, Holding { blob, holder, seen: false });
+                    if let Some(before) = before {
+                        let twice = Suspect::new(BlobFault::HeldTwice, id);
+                        found(twice.with_holders([&before.holder, &row.key]));
+                    }
                 }
             }
         }
@@ -110,9 +182,9 @@ async fn held(
             unreadable |= record.is_none();
             bytes = bytes.saturating_add(record.map_or(0, |record| record.counted_bytes));
             if let Ok(id) = unpack_all(&key[detached.len()..])
-                && held.contains_key(&id)
+                && let Some(Holding { holder, .. }) = held.get(&id)
             {
-                found(BlobFault::HeldAndDetached, id);
+                found(Suspect::new(BlobFault::HeldAndDetached, id).with_holders([holder]));
             }
         }
     }
@@ -122,6 +194,8 @@ async fn held(
 /// A blob of a record.
 struct Holding {
     blob: Blob,
+    /// Key of the record.
+    holder: Vec<u8>,
     /// Whether it has chunks.
     seen: bool,
 }
@@ -131,7 +205,7 @@ async fn check_chunks(
     root: &Root,
     tenant: TenantId,
     held: &mut BTreeMap<BlobId, Holding>,
-    found: &mut impl FnMut(BlobFault, BlobId),
+    found: &mut impl FnMut(Suspect),
 ) -> Result<()> {
     let prefix = CHUNKS.prefix(root, tenant);
     let mut pages = view.stream(KeyRange::tuples(&prefix), PAGE_BYTES);
@@ -154,10 +228,11 @@ async fn check_chunks(
             if let Some(holding) = held.get_mut(&id) {
                 holding.seen = true;
                 if !whole.is(&holding.blob) {
-                    found(BlobFault::Damaged, id);
+                    let damaged = Suspect::new(BlobFault::Damaged, id);
+                    found(damaged.with_holders([&holding.holder]));
                 }
             } else if view.get(&marker).await?.is_none() {
-                found(BlobFault::Lost, id);
+                found(Suspect::new(BlobFault::Lost, id));
             }
         }
         if is_last {

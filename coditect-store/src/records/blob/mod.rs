@@ -39,8 +39,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::{BoxFuture, try_join_all};
 
 pub use crate::entity::{Blob, BlobId, CHUNK_BYTES};
-pub use check::{BlobFault, BlobFinding};
-pub(crate) use check::{check, counted_bytes};
+pub use check::BlobFault;
+pub(crate) use check::{check, confirm, counted_bytes};
 pub(crate) use collect::remove_all;
 pub use orphan::{BlobState, OrphanBlob};
 pub use reader::BlobReader;
