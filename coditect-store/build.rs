@@ -1,4 +1,4 @@
-//! Says what is missing for the feature `fdb` before a long build fails over it in its own words.
+//! Reports missing dependencies of the feature `fdb` before a long build fails.
 
 use std::{
     env,
@@ -23,9 +23,9 @@ fn main() {
              Ubuntu), clang-devel (Fedora) or llvm (Homebrew), or set LIBCLANG_PATH to its directory"
         );
     }
-    // What is only checked is not linked, so this is no failure yet.
+    // A warning only, since `cargo check` does not link.
     if !has_libfdb_c() {
-        // Until it is there, it is looked for each time.
+        // Repeats the search until the library is installed.
         println!("cargo::rerun-if-changed={}/libfdb_c.so", LIBRARY_FOLDERS[0]);
         println!(
             "cargo::warning=the feature `fdb` needs libfdb_c to link, or the linker will not find \

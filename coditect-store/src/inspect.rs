@@ -107,7 +107,7 @@ impl Inspect {
     ///
     /// # Errors
     ///
-    /// `Invalid` if the subspace is not declared, or a key is given without one; those of the
+    /// `Invalid` if the subspace is not declared, or a key is given without one; errors of the
     /// engine. A row that cannot be decoded is shown with the error.
     pub async fn rows(&self, limit: u64, mut show: impl FnMut(Row)) -> Result<u64> {
         let view = self.store.database().view().await?;

@@ -600,11 +600,11 @@ async fn store_without_its_log_is_refused_until_the_loss_is_accepted() {
     logs.for_each(|name| fs::remove_file(killed.path().join(name)).unwrap());
 
     let error = refused(program(&["--listen", "127.0.0.1:0"], killed.path())).await.stderr;
-    assert!(error.contains("of the log is missing"), "{error}");
+    assert!(error.contains("of the WAL is missing"), "{error}");
     for arguments in [&[][..], &["--repair"]] {
         let (code, found, errors) = ended(verb("check", killed.path(), arguments)).await;
         assert_eq!(code, 3, "{errors}");
-        assert!(found.contains("of the log is missing"), "{found}");
+        assert!(found.contains("of the WAL is missing"), "{found}");
         assert!(found.contains("check --repair --accept-data-loss"), "{found}");
     }
     assert!(!names(killed.path()).iter().any(|name| is_log(name)), "a log was made");

@@ -131,8 +131,8 @@ impl Rows<'_> {
         }
     }
 
-    /// Compares the counters of the last tenant with its records, after its last row. Those that differ
-    /// are counted again if they were not read at one version.
+    /// Compares the counters of the last tenant with its records, after its last row. Recounts differing
+    /// counters if the rows were not read at one version.
     async fn check_counters(&mut self, report: &mut Report) -> Result<()> {
         let Some(tally) = self.tally.take() else { return Ok(()) };
         let mut differences = tally.differences();

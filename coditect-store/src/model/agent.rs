@@ -55,7 +55,8 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// `QuotaExceeded` if the tenant has as many; those of [`insert`](Transaction::insert).
+    /// `QuotaExceeded` if the tenant has `limit` agents; errors of
+    /// [`insert`](Transaction::insert).
     pub async fn set_up(&self, tx: &Transaction, limit: i64) -> Result<()> {
         tx.insert(self).await?;
         tx.charge(self.tenant_id, Counter::AGENTS, 1, limit).await
@@ -65,7 +66,7 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// Those of [`delete`](Transaction::delete).
+    /// Errors of [`delete`](Transaction::delete).
     pub async fn remove(tx: &Transaction, tenant: TenantId, id: AgentId) -> Result<Option<Self>> {
         let removed = tx.delete::<Self>(tenant, id).await?;
         if removed.is_some() {

@@ -93,7 +93,7 @@ impl IdempotencyEntry {
     ///
     /// # Errors
     ///
-    /// `QuotaExceeded` if the tenant has no room; those of [`Transaction::upsert`].
+    /// `QuotaExceeded` if the tenant has no room; errors of [`Transaction::upsert`].
     pub async fn keep(&self, tx: &Transaction, limit_bytes: i64) -> Result<()> {
         let before = tx.get::<Self>(self.tenant_id, self.key()).await?;
         tx.upsert(self).await?;

@@ -83,7 +83,7 @@ impl Message {
         Ok(appended)
     }
 
-    /// Returns its bytes in the counter of its tenant: those of its content and its metadata, and
+    /// Returns its bytes in the counter of its tenant: the content, the metadata, and
     /// [`OVERHEAD_BYTES`](Self::OVERHEAD_BYTES).
     pub fn counted_bytes(&self) -> i64 {
         let bytes = self.content.len() + self.metadata.0.to_string().len();

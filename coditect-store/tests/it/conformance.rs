@@ -2,7 +2,7 @@
 //! named by `CODITECT_CLUSTER_FILE`, if any, as far as the programs can share it.
 //!
 //! The recordings are compressed data in `tests/fixtures/conformance`; the `replay` example runs
-//! any others, including those that need a cluster to themselves.
+//! any others, including recordings that need a cluster of their own.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 #[path = "../../examples/replay/recording/mod.rs"]
 mod recording;
 
-#[expect(clippy::print_stdout, reason = "says what it leaves out")]
+#[expect(clippy::print_stdout, reason = "reports skipped recordings")]
 async fn agrees(file: &str) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/conformance");
     let programs = recording::load(&fixtures.join(file)).unwrap();
@@ -28,7 +28,7 @@ async fn agrees(file: &str) {
         let shared = async |program: &Value| recording::database_in(&cluster, None, program).await;
         check(file, &programs, shared).await;
     } else {
-        println!("on a cluster: skipped, since {CLUSTER_FILE_VARIABLE} names none");
+        println!("skipped on a cluster: {CLUSTER_FILE_VARIABLE} is not set");
     }
 }
 

@@ -105,7 +105,7 @@ const TRIED: Counter = Counter::new("tried");
 
 const MARKER: &[u8] = b"marker";
 
-/// What does something more when it is run again, so that nobody should.
+/// Operations that are not idempotent.
 const DONE_AGAIN: [&str; 6] = [
     "append",
     "charge",

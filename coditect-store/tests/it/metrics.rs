@@ -1,4 +1,4 @@
-//! Metrics: the numbers of what was done.
+//! Metrics: counters and durations of store operations.
 
 use std::{
     collections::BTreeMap,

@@ -50,7 +50,7 @@ fn behind() -> Database {
     Database::temporary_with(&Options::default().clock(Clock::from(&clock))).unwrap()
 }
 
-/// A store with messages, whose versions are those of today's clock.
+/// Returns a store with messages, at versions of the present time.
 async fn source() -> (Store, Vec<u64>) {
     let store = open(&Database::memory().unwrap()).await;
     let tx = store.begin();

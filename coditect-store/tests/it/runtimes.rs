@@ -124,10 +124,10 @@ fn database_outlives_the_runtimes_that_used_it() {
     });
 }
 
-/// A task, of an executor of its own, that is given up as soon as it could go on.
+/// A task of a custom executor that is dropped when it is woken.
 struct GivenUp(Mutex<Option<Task>>);
 
-/// What a task waits for, and the last handle.
+/// The future of a task, and the last handle.
 type Task = (Pin<Box<dyn Future<Output = Result<()>> + Send>>, Option<Database>);
 
 impl Wake for GivenUp {
@@ -234,28 +234,28 @@ fn waker_that_panics_does_not_close_the_engine() {
     assert_eq!(block_on(get(&database, b"a")).as_deref(), Some(&b"2"[..]));
 }
 
-/// Runs `child` in a fork of this process, and returns what it found to be wrong.
+/// Runs `child` in a fork of this process. Panics with the error that it returns.
 fn in_a_fork(child: impl Fn() -> std::result::Result<(), String> + Send + Sync + 'static) {
-    let told = tempfile::NamedTempFile::new().unwrap();
-    let path = told.path().to_owned();
+    let report = tempfile::NamedTempFile::new().unwrap();
+    let path = report.path().to_owned();
     let mut command = Command::new("true");
     let run = move || {
         let found = child();
         std::fs::write(&path, found.err().unwrap_or_else(|| "as expected".to_owned()))
     };
     #[expect(unsafe_code, reason = "there is no other way to fork")]
-    // SAFETY: the other threads of this process, those of the engine and of the tests, are not in the child.
-    // What it uses, the allocator of the C library and files, works without them; it waits for none.
+    // SAFETY: the child has no other threads, and waits for none. It uses only files and the allocator of
+    // the C library, which work after a fork.
     unsafe {
         command.pre_exec(run)
     };
     assert!(command.status().unwrap().success());
-    assert_eq!(std::fs::read_to_string(told.path()).unwrap(), "as expected");
+    assert_eq!(std::fs::read_to_string(report.path()).unwrap(), "as expected");
 }
 
 fn expect_forked<T>(answer: Result<T>) -> std::result::Result<(), String> {
     let error = answer.err().ok_or("it is done in the child")?;
-    let is_clear = error.kind() == ErrorKind::Closed && error.to_string().contains("forked");
+    let is_clear = error.kind() == ErrorKind::Closed && error.to_string().contains("fork");
     if is_clear { Ok(()) } else { Err(format!("the child is refused by {error:?}")) }
 }
 
@@ -271,7 +271,7 @@ fn fork_neither_uses_nor_closes_what_was_opened_before() {
     let begun = database.begin();
     block_on(begun.get(b"a")).unwrap();
     let view = block_on(database.view()).unwrap();
-    // The only handles: those of the child are its last.
+    // The only handles, so that the child drops its last ones.
     let handles = Arc::new(Mutex::new(Some((database, begun, view))));
     let in_child = Arc::clone(&handles);
     in_a_fork(move || {

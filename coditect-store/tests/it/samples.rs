@@ -337,8 +337,7 @@ pub(crate) fn audit_entry() -> AuditEntry {
     }
 }
 
-/// Writes one of most of these: a tenant, a user who is signed in, and a session with its state and
-/// a conversation.
+/// Writes a tenant, a user with an auth session, and a session with its state and a conversation.
 pub(crate) async fn write(tx: &Transaction) {
     tx.insert(&tenant()).await.unwrap();
     tx.insert(&user()).await.unwrap();

@@ -31,8 +31,8 @@ pub(super) const SYNC_BYTES: usize = 1 << 20;
 /// Minimum and maximum allocation ahead, in bytes; in between it is a sixteenth of the file.
 const MIN_AHEAD: u64 = 1 << 20;
 const MAX_AHEAD: u64 = 16 << 20;
-/// Nothing is allocated ahead with less space than this, in bytes.
-const SCARCE: u64 = 2 * MAX_AHEAD;
+/// Available space below which nothing is allocated ahead, in bytes.
+const SCARCE_BYTES: u64 = 2 * MAX_AHEAD;
 /// Unit of extents, in bytes.
 const EXTENT: u64 = 64 << 10;
 /// Stands for the allocated length if the file system cannot allocate ahead.
@@ -94,7 +94,7 @@ impl Backend {
 
     fn check(&self) -> io::Result<()> {
         if self.is_lost.load(Ordering::SeqCst) {
-            return Err(io::Error::other("it failed to be synced before"));
+            return Err(io::Error::other("an earlier sync of the file failed"));
         }
         Ok(())
     }
@@ -213,8 +213,8 @@ impl Backend {
         }
         let ahead = (end / 16).clamp(MIN_AHEAD, MAX_AHEAD);
         if offset <= allocated + ahead {
-            // The reserve is released for what is written, not for space ahead of it.
-            let is_scarce = self.available() < SCARCE;
+            // The reserve is released for this write, not for allocation ahead.
+            let is_scarce = self.available() < SCARCE_BYTES;
             let preferred = if is_scarce { end } else { end + ahead };
             return self.allocate(&[preferred, end]);
         }

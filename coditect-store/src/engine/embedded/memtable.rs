@@ -1,5 +1,5 @@
 //! The memtable: an ordered map of recent commits that are not in the B-tree yet. Cloning is cheap,
-//! since versions share what they have in common.
+//! since clones share their nodes.
 //!
 //! # Invariants
 //!
@@ -37,17 +37,17 @@ pub(super) struct Memtable {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     changes: MutationBatch,
-    place: usize,
+    offset: usize,
 }
 
 impl Entry {
     pub(super) fn key(&self) -> &[u8] {
-        self.changes.key_at(self.place)
+        self.changes.key_at(self.offset)
     }
 
     /// Returns the value; `None` if the key was cleared.
     pub(super) fn value(&self) -> Option<&[u8]> {
-        self.changes.value_at(self.place)
+        self.changes.value_at(self.offset)
     }
 }
 
@@ -94,11 +94,11 @@ impl Memtable {
 
     /// Applies a batch.
     pub(super) fn apply(&mut self, changes: &MutationBatch) {
-        for (place, change) in changes.places() {
+        for (offset, change) in changes.offsets() {
             self.bytes += change.length() + ENTRY_OVERHEAD_BYTES;
             match change {
                 Mutation::Set { .. } | Mutation::Clear { .. } => {
-                    self.points.insert(Entry { changes: changes.clone(), place });
+                    self.points.insert(Entry { changes: changes.clone(), offset });
                 }
                 Mutation::ClearRange { begin, end } => self.clear_range(begin, end),
             }
@@ -117,7 +117,7 @@ impl Memtable {
         }
         let mut begin: Bytes = begin.into();
         let mut end: Bytes = end.into();
-        // First the tombstone that may contain or touch it, then those that begin inside it.
+        // The tombstone that contains or touches the range, then the tombstones that begin inside.
         let before = self.clears.get_prev(&*begin).filter(|(_, to)| **to >= begin);
         let within = (Bound::Excluded(&*begin), Bound::Included(&*end));
         let after = self.clears.range::<_, [u8]>(within);

@@ -1,10 +1,10 @@
 //! Durable names: creating, renaming and syncing folders on file systems of all kinds.
 //!
-//! A file's name is on disk once its folder is synced; a folder's, once its parent is. A file gets
-//! its name in one step, unless another file has it: by renameat2(2) with `RENAME_NOREPLACE` on
-//! Linux, else by a hard link. exFAT and some network and FUSE file systems lack one of the two. A
-//! file system that lacks both, or cannot sync a folder, is refused: commits could be lost there
-//! with the power.
+//! The name of a file is durable once its folder is synced, that of a folder once its parent is. Files
+//! are renamed atomically and without replacing another file: by renameat2(2) with `RENAME_NOREPLACE`
+//! on Linux, else by a hard link. exFAT and some network and FUSE file systems lack one of the two. A
+//! file system that lacks both, or cannot sync folders, is refused, since a power loss could lose
+//! commits there.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The system calls on names, which tests replace by ones that fail.
+/// The system calls on names. Tests replace them by failing ones.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Calls {
     /// Ways to rename a file unless its new name is taken, the preferred one first.
@@ -24,7 +24,7 @@ pub(crate) struct Calls {
     pub(super) sync_all: fn(&Path) -> io::Result<()>,
 }
 
-/// Those of the system.
+/// The real system calls.
 pub(crate) const SYSTEM: Calls = Calls {
     renames: &[
         #[cfg(target_os = "linux")]
@@ -246,7 +246,7 @@ mod tests {
         let error = Directory::make_with(&folder.path().join("new"), calls).unwrap_err();
         assert_eq!(error.kind(), Io::Unsupported);
         assert!(error.to_string().contains("cannot sync folders"), "{error}");
-        // Nor is one that was made without the check.
+        // A store that was created without the check is refused, too.
         let (_folder, mut disk) = folder_with(SYSTEM);
         disk.set_calls(calls);
         let message = refusal(&open(disk).unwrap_err());
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(error.to_string(), "synced");
     }
 
-    /// As another user, if this one is root, whom modes do not stop.
+    /// Runs as another user if this one is root, since file modes do not restrict root.
     #[cfg(target_os = "linux")]
     #[test]
     fn store_opens_below_a_parent_that_is_not_readable() {
@@ -304,7 +304,7 @@ mod tests {
         };
         let is_root = fs::metadata(root.path()).unwrap().uid() == 0;
         mode(root.path(), 0o711);
-        // A folder that is there below root's parent, and a new one below a parent of its own.
+        // An existing folder below an unreadable parent, and a new one below its own parent.
         let parents = ["existing", "own"].map(|name| root.path().join(name));
         for parent in &parents {
             fs::create_dir(parent).unwrap();
@@ -340,7 +340,7 @@ mod tests {
 
     const CHILD: &str = "CODITECT_TEST_WORKING_DIRECTORY";
 
-    /// In a process of its own, since the working directory belongs to the process.
+    /// Runs in a child process, since the working directory belongs to the process.
     #[test]
     fn relative_path_is_resolved_once() {
         let folder = tempfile::tempdir().unwrap();

@@ -23,8 +23,8 @@ use super::{
 };
 use crate::Result;
 
-/// Maximum number of single cleared keys that one read of the database passes, beside those that
-/// earlier reads have met.
+/// Maximum number of single cleared keys that one read of the database passes, in addition to the
+/// number met by earlier reads.
 const MAX_SKIPPED_CLEARS: usize = 100;
 
 /// The remaining limits of a read.
@@ -85,7 +85,7 @@ impl Ends {
 /// The state of a read between its reads of the database.
 #[derive(Default)]
 struct Progress {
-    /// Rows to ask for beyond those that are left.
+    /// Number of rows to request beyond the remaining limit.
     extra: i64,
     /// Number of reads of the database so far.
     reads: u32,

@@ -1,7 +1,7 @@
 //! Reads through a transaction's own writes: stored and written rows, merged key by key before any
 //! limit is applied.
 //!
-//! The result includes conflict ranges, which are those of FoundationDB's client. Reads of plain
+//! The result includes the conflict ranges that FoundationDB's client would add. Reads of plain
 //! ranges are done here; `read_your_writes` does those whose outcome depends on the client's steps.
 
 use super::{

@@ -32,7 +32,7 @@ pub(super) enum Kind {
 }
 
 impl Segment {
-    /// Returns what is known of the segment. Fails if it is unreadable.
+    /// Returns the kind of the segment. Fails if it is unreadable.
     pub(super) fn kind(&self) -> Result<&Kind> {
         if self.unreadable { Err(accessed_unreadable()) } else { Ok(&self.kind) }
     }

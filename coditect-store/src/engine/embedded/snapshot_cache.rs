@@ -1,8 +1,8 @@
 //! The parts of its snapshot that a transaction has read, as FoundationDB's client caches them
 //! (`SnapshotCache`).
 //!
-//! Only the ranges are kept: a snapshot does not change, so their rows can be read again. What a
-//! transaction has read decides when its key selectors stop at an unreadable key, which conflict
+//! Only the ranges are kept: a snapshot does not change, so their rows can be read again. The
+//! read ranges decide when its key selectors stop at an unreadable key, which conflict
 //! ranges they add, and when a transaction takes its read version.
 //!
 //! # Invariants

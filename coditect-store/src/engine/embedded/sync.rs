@@ -1,7 +1,7 @@
 //! Synchronization primitives of the engine's threads: locks, channels, threads and time.
 //!
-//! With the feature `schedules`, this crate's unit tests replace them by those of
-//! `sync/scheduled.rs`, where shuttle chooses the next thread at every step. The engine therefore
+//! With the feature `schedules`, this crate's unit tests use `sync/scheduled.rs`
+//! instead, where shuttle chooses the next thread at every step. The engine therefore
 //! takes everything that a thread waits for, or that several threads change, from this module.
 //!
 //! Exceptions: tokio's oneshot channels and the queue's semaphore, which only wakers wait for; and

@@ -1,9 +1,9 @@
-//! The files under the engine: a folder of the system's, or memory.
+//! The file system interface of the engine: a folder, or memory.
 //!
-//! Everything that the engine has on disk goes through here, so that tests can put a disk in its
-//! place that fails, tears and forgets. What a disk must do: a write is there after a crash if
-//! [`File::sync`] returned after it, a name if [`Vfs::sync_dir`] did; what was not synced may be
-//! there, in part, or not.
+//! All disk access goes through this module, so that tests can replace the disk by one that fails,
+//! tears writes and drops unsynced bytes. A write is durable once [`File::sync`] has returned after it,
+//! a name once [`Vfs::sync_dir`] has. Unsynced writes and names may survive a crash completely, in
+//! part, or not at all.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,80 +26,78 @@ use super::{
 
 /// A flat set of named files.
 pub(super) trait Vfs: fmt::Debug + Send + Sync {
-    /// Where a file is, for people.
+    /// Returns the path of a file, for messages.
     fn show(&self, name: &str) -> String {
         name.to_owned()
     }
 
-    /// Returns where the files are, for people.
+    /// Returns the path of the folder, for messages.
     fn folder(&self) -> String {
         "memory".to_owned()
     }
 
-    /// The names of all files.
+    /// Returns the names of all files.
     fn names(&self) -> io::Result<Vec<String>>;
 
-    /// Opens a file; `NotFound` if it is not there.
+    /// Opens a file. Fails with `NotFound` if there is none.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
 
-    /// Makes an empty file, in place of any of that name.
+    /// Creates an empty file, and replaces any of that name.
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
 
-    /// Gives a file the name `name`; `AlreadyExists` if another has it.
+    /// Renames the file `draft` to `name`. Fails with `AlreadyExists` if there is a file of that name.
     fn publish(&self, draft: &str, name: &str) -> io::Result<()>;
 
-    /// Removes a file; it lives on for whoever has it open.
+    /// Removes a file. Open handles stay usable.
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// Makes all names durable.
     fn sync_dir(&self) -> io::Result<()>;
 
-    /// Whether reads have lately been so slow that they had better not be done on a thread that
-    /// serves others.
+    /// Returns whether recent reads were slow, so that reads should not block an async thread.
     fn is_slow(&self) -> bool {
         false
     }
 }
 
-/// A file that can be read and written anywhere, from any thread.
+/// A file with positioned reads and writes, usable from any thread.
 pub(super) trait File: fmt::Debug + Send + Sync {
     fn len(&self) -> io::Result<u64>;
 
-    /// Fills `out` from `offset` on; `UnexpectedEof` if the file ends before.
+    /// Fills `out` from `offset`. Fails with `UnexpectedEof` if the file is too short.
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
 
-    /// Writes all of `bytes`; past the end the file grows.
+    /// Writes all of `bytes`, and extends the file if necessary.
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Cuts the file, or lengthens it by zeros.
+    /// Truncates the file, or extends it with zeros.
     fn set_len(&self, length: u64) -> io::Result<()>;
 
-    /// Allocates blocks for `length` bytes from `offset` on, also behind the file's end, so that
-    /// writes there find space. Neither content nor length changes. `Unsupported` if the file
-    /// system cannot.
+    /// Allocates blocks for `length` bytes from `offset`, also after the end of the file, so that
+    /// writes there find space. Changes neither content nor length. Fails with `Unsupported` if the
+    /// file system cannot.
     fn allocate(&self, _offset: u64, _length: u64) -> io::Result<()> {
         Err(Io::Unsupported.into())
     }
 
-    /// Returns the space that is available where it is stored, in bytes.
+    /// Returns the available space of the file system, in bytes.
     fn available(&self) -> io::Result<u64> {
         Ok(u64::MAX)
     }
 
-    /// Makes what was written, and the length, durable.
+    /// Makes all writes and the length durable.
     fn sync(&self) -> io::Result<()>;
 
-    /// Has the disk begin with that for a short place, if it can without anybody waiting: who has
-    /// something else to do then waits for less in [`sync`](Self::sync), which alone says that it
-    /// is done.
+    /// Starts the writeback of a short range without waiting, so that a later [`sync`](Self::sync)
+    /// takes less time. Only `sync` reports errors.
     fn start_writeback(&self, _offset: u64, _length: usize) {}
 
-    /// Keeps others from locking it too, until it is unlocked or dropped.
+    /// Locks the file exclusively until it is unlocked or dropped.
     fn try_lock(&self) -> io::Result<Locked> {
         Ok(Locked::Here)
     }
 
-    /// Undoes [`try_lock`](Self::try_lock).
+    /// Releases the lock of [`try_lock`](Self::try_lock).
     fn unlock(&self) -> io::Result<()> {
         Ok(())
     }
@@ -108,14 +106,14 @@ pub(super) trait File: fmt::Debug + Send + Sync {
 /// The outcome of an attempt to lock a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Locked {
-    /// It is locked by this attempt.
+    /// The attempt succeeded.
     Here,
-    /// An earlier attempt of this process has it.
+    /// This process holds the lock already.
     ThisProcess,
     AnotherProcess,
 }
 
-/// Makes `bytes` all of a file's.
+/// Reads the whole file into `bytes`.
 pub(super) fn read_all(file: &dyn File, bytes: &mut Vec<u8>) -> io::Result<()> {
     let length = usize::try_from(file.len()?).map_err(|_| io::Error::from(Io::FileTooLarge))?;
     bytes.resize(length, 0);
@@ -127,7 +125,7 @@ pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded)
 }
 
-/// A folder; its files are for their owner's eyes only.
+/// A folder whose files only their owner can access.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
@@ -141,7 +139,7 @@ impl Directory {
         Self::make_with(path, SYSTEM)
     }
 
-    /// As [`make`](Self::make), with other system calls.
+    /// Creates the folder as [`make`](Self::make) does, with the given system calls.
     pub(super) fn make_with(path: &Path, calls: Calls) -> io::Result<Self> {
         Ok(Self { path: calls.create_folder(path)?, pace: Arc::default(), calls })
     }
@@ -179,7 +177,7 @@ impl Vfs for Directory {
 
     fn names(&self) -> io::Result<Vec<String>> {
         let names = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name()));
-        // Files of ours have names in ASCII.
+        // The names of the engine's files are ASCII.
         names.filter_map(|name| name.map(|name| name.into_string().ok()).transpose()).collect()
     }
 
@@ -216,7 +214,7 @@ impl Vfs for Directory {
 struct DirectoryFile {
     file: fs::File,
     pace: Arc<Pace>,
-    /// The file's identity, once it has been locked here.
+    /// Identity of the file, once this handle has locked it.
     lock: OnceLock<Identity>,
     is_unlocked: AtomicBool,
 }
@@ -241,7 +239,7 @@ struct LockedFiles {
     files: BTreeSet<Identity>,
 }
 
-/// The files that this process has locked, and not the one that it was forked from.
+/// Returns the files that this process has locked. Empty after a fork.
 fn locked_here() -> MutexGuard<'static, LockedFiles> {
     static LOCKED: Mutex<LockedFiles> =
         Mutex::new(LockedFiles { owner: None, files: BTreeSet::new() });
@@ -298,8 +296,8 @@ impl File for DirectoryFile {
     fn start_writeback(&self, offset: u64, length: usize) {
         use rustix::fs::{Advice, fadvise};
 
-        // Linux begins to write what is advised not to be needed, and drops those pages that are
-        // named as a whole: a place that is shorter has none. A sync finds out what went wrong.
+        // Linux starts the writeback of ranges that are advised as not needed, and drops the pages that
+        // are completely inside. A range shorter than a page contains none.
         if let Some(length) = NonZeroU64::new(length as u64).filter(|length| length.get() < PAGE) {
             let _ = fadvise(&self.file, offset, Some(length), Advice::DontNeed);
         }
@@ -328,7 +326,7 @@ impl File for DirectoryFile {
             return Ok(());
         }
         let mut locked = locked_here();
-        // In a fork the lock is the other process's, which shares it.
+        // A fork shares the lock of the original process, and must not release it.
         if !locked.files.remove(id) {
             return Ok(());
         }
@@ -336,21 +334,20 @@ impl File for DirectoryFile {
     }
 }
 
-/// The shortest page of the system's cache, in bytes.
+/// Minimum size of a page of the page cache, in bytes.
 #[cfg(target_os = "linux")]
 const PAGE: u64 = 4_096;
 
-/// How long a read may take before it counts as one that waited for the device: what comes from the
-/// system's cache takes a few microseconds.
-const SLOW: Duration = Duration::from_micros(300);
-/// For how long more such reads are expected after one.
-const SLOW_FOR: Duration = Duration::from_secs(1);
+/// Duration above which a read counts as slow. Reads from the page cache take a few microseconds.
+const SLOW_READ_THRESHOLD: Duration = Duration::from_micros(300);
+/// Duration for which the disk counts as slow after a slow read.
+const SLOW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Whether reads have waited for the device lately.
+/// Tracks whether recent reads were slow.
 #[derive(Debug)]
 struct Pace {
     since: Instant,
-    /// Until when reads are expected to be slow, in microseconds from `since`; 0 if never.
+    /// End of the slow interval, in microseconds since `since`; 0 if no read was slow.
     slow_until: AtomicU64,
 }
 
@@ -362,24 +359,24 @@ impl Default for Pace {
 
 impl Pace {
     fn read_took(&self, took: Duration) {
-        if took > SLOW {
-            self.slow_until.store(self.micros(SLOW_FOR), Ordering::Relaxed);
+        if took > SLOW_READ_THRESHOLD {
+            self.slow_until.store(self.micros(SLOW_INTERVAL), Ordering::Relaxed);
         }
     }
 
     fn is_slow(&self) -> bool {
         let until = self.slow_until.load(Ordering::Relaxed);
-        // As a rule no read was slow, and then the clock is not asked either.
+        // Avoids reading the clock in the common case.
         until != 0 && self.micros(Duration::ZERO) < until
     }
 
-    /// The time that is `ahead` of now.
+    /// Returns the time `ahead` of now, in microseconds since `since`.
     fn micros(&self, ahead: Duration) -> u64 {
         u64::try_from((self.since.elapsed() + ahead).as_micros()).unwrap_or(u64::MAX)
     }
 }
 
-/// Files in memory, which are gone with their disk.
+/// A disk in memory, dropped with its last handle.
 #[derive(Debug, Default)]
 pub(super) struct Memory(Mutex<BTreeMap<String, Arc<MemoryFile>>>);
 

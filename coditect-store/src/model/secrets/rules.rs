@@ -47,7 +47,7 @@ const FORMATS: &[&str] = &[
     // gcp-api-key, and tokens of Google's OAuth 2.0
     r"\bAIza[[:word:]-]{35}",
     r"\b(?:ya29\.[[:word:]-]{20,}|GOCSPX-[[:word:]-]{20,})",
-    // private-key; what follows an incomplete one belongs to it
+    // private-key; an incomplete one extends to the end of the text
     concat!(
         r"(?s)-----BEGIN[ A-Z0-9_-]{0,100}PRIVATE KEY(?: BLOCK)?-----.*?",
         r"(?:-----END[ A-Z0-9_-]{0,100}PRIVATE KEY(?: BLOCK)?-----|\z)"

@@ -248,18 +248,19 @@ impl BTreeFile {
     }
 }
 
-/// Bytes of pages that a commit writes beside the data, except those that grow with the file.
+/// Maximum size of the pages of redb's own tables that a commit writes, in bytes, without the part
+/// that grows with the file.
 const SYSTEM_BYTES: u64 = 512 << 10;
 /// Size of a page, in bytes.
-const PAGE: u64 = 4_096;
+const PAGE_BYTES: u64 = 4_096;
 
 /// Returns the maximum size of new pages that `change` needs: its own, whose number is a power of
 /// two, and the path to it.
 pub(super) fn page_bytes(change: Mutation<'_>) -> u64 {
     match change {
-        Mutation::Set { key, value } => 2 * ((key.len() + value.len()) as u64 + PAGE),
-        Mutation::Clear { .. } => 2 * PAGE,
-        Mutation::ClearRange { .. } => 8 * PAGE,
+        Mutation::Set { key, value } => 2 * ((key.len() + value.len()) as u64 + PAGE_BYTES),
+        Mutation::Clear { .. } => 2 * PAGE_BYTES,
+        Mutation::ClearRange { .. } => 8 * PAGE_BYTES,
     }
 }
 

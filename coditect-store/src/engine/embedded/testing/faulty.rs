@@ -22,7 +22,7 @@ pub(crate) enum Fault {
     Stop,
     /// Half of a write is applied, and all later operations fail.
     Tear,
-    /// No block is free, except those that are freed later, and no file can be created.
+    /// No block is free until some are freed, and no file can be created.
     Full,
     /// Syncs succeed without effect, as on a disk that acknowledges writes falsely.
     IgnoreSyncs,

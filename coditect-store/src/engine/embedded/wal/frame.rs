@@ -1,40 +1,40 @@
-//! Frames: what one batch of commits did, as bytes.
+//! Frames: the encoded mutations of one batch of commits.
 
 use super::{
     mutations::{self, Mutation, MutationBatch},
     segment::Header,
 };
 
-/// The bytes before a frame's payload.
-const HEADER: usize = 24;
-/// Frames begin at multiples of this.
+/// Size of the header of a frame, in bytes.
+const HEADER_BYTES: usize = 24;
+/// Alignment of frames, in bytes.
 pub(super) const ALIGNMENT: usize = 8;
 
-/// A frame that is being made.
+/// A frame under construction.
 #[derive(Debug)]
 pub(crate) struct FrameBuilder(Vec<u8>);
 
 impl FrameBuilder {
-    /// One of `changes`, in order.
+    /// Returns a frame of `changes`, in order.
     pub(crate) fn of(changes: &[MutationBatch]) -> Self {
         let payload: usize = changes.iter().map(|changes| changes.bytes().len()).sum();
-        let mut bytes = Vec::with_capacity((HEADER + payload).next_multiple_of(ALIGNMENT));
-        bytes.resize(HEADER, 0);
+        let mut bytes = Vec::with_capacity((HEADER_BYTES + payload).next_multiple_of(ALIGNMENT));
+        bytes.resize(HEADER_BYTES, 0);
         for changes in changes {
             bytes.extend_from_slice(changes.bytes());
         }
         Self(bytes)
     }
 
-    /// The bytes that it takes in a segment.
+    /// Returns the length in a segment, in bytes.
     pub(crate) fn length(&self) -> usize {
         self.0.len().next_multiple_of(ALIGNMENT)
     }
 
-    /// Makes it the frame that follows the one with the checksum `predecessor` in the segment of
-    /// `header`; gives its own checksum.
+    /// Completes the frame, as the one after the frame with the checksum `predecessor`, in the segment
+    /// of `header`. Returns its checksum.
     pub(super) fn finish(&mut self, header: Header, predecessor: u32, version: u64) -> u32 {
-        let payload = u32::try_from(self.0.len() - HEADER).unwrap_or(u32::MAX);
+        let payload = u32::try_from(self.0.len() - HEADER_BYTES).unwrap_or(u32::MAX);
         self.0[0..4].copy_from_slice(&header.magic());
         self.0[8..12].copy_from_slice(&predecessor.to_le_bytes());
         self.0[12..16].copy_from_slice(&payload.to_le_bytes());
@@ -50,12 +50,12 @@ impl FrameBuilder {
     }
 }
 
-/// Of all but the mark and the checksum itself.
+/// Returns the checksum of a frame, which covers everything after itself.
 fn checksum(salt: u64, frame: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), &frame[8..])
 }
 
-/// A frame that is whole.
+/// An intact frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame<'a> {
     pub(super) checksum: u32,
@@ -65,7 +65,7 @@ pub(super) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// The frame that `bytes` begin with, if there is one and it is as it was written.
+    /// Returns the frame at the start of `bytes`, if it is intact.
     pub(super) fn read(bytes: &'a [u8], header: Header) -> Option<Self> {
         let rest = bytes.strip_prefix(&header.magic())?;
         let (sum, rest) = rest.split_first_chunk()?;
@@ -74,7 +74,7 @@ impl<'a> Frame<'a> {
         let (version, rest) = rest.split_first_chunk()?;
         let payload = rest.get(..usize::try_from(u32::from_le_bytes(*payload)).ok()?)?;
         let sum = u32::from_le_bytes(*sum);
-        (checksum(header.salt, &bytes[..HEADER + payload.len()]) == sum).then_some(Self {
+        (checksum(header.salt, &bytes[..HEADER_BYTES + payload.len()]) == sum).then_some(Self {
             checksum: sum,
             predecessor: u32::from_le_bytes(*predecessor),
             version: u64::from_le_bytes(*version),
@@ -82,14 +82,14 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// The bytes that it takes in a segment.
+    /// Returns the length in a segment, in bytes.
     pub(super) fn length(&self) -> usize {
-        (HEADER + self.payload.len()).next_multiple_of(ALIGNMENT)
+        (HEADER_BYTES + self.payload.len()).next_multiple_of(ALIGNMENT)
     }
 
-    /// What was done, in order; `None` if it makes no sense.
+    /// Returns the mutations in order; `None` if they are malformed.
     pub(super) fn changes(&self) -> Option<impl Iterator<Item = Mutation<'a>> + use<'a>> {
-        mutations::are_whole(self.payload).then(|| mutations::of(self.payload))
+        mutations::are_well_formed(self.payload).then(|| mutations::decode(self.payload))
     }
 }
 
@@ -111,7 +111,7 @@ mod tests {
         Mutation::ClearRange { begin: b"c", end: b"d" },
     ];
 
-    /// In two pieces.
+    /// Returns a frame of two batches.
     fn draft() -> FrameBuilder {
         FrameBuilder::of(&[&CHANGES[..1], &CHANGES[1..]].map(|some| some.iter().copied().collect()))
     }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_of_another_segment_or_cut_short_is_none() {
+    fn frame_of_another_segment_or_truncated_is_ignored() {
         let bytes = finished(draft());
         assert!(Frame::read(&bytes, segment(1)).is_some());
         assert!(Frame::read(&bytes, segment(2)).is_none());
@@ -150,7 +150,7 @@ mod tests {
         fn a_frame_with_a_changed_byte_is_none(at in 0_usize..50, other in 1_u8..) {
             let mut bytes = finished(draft());
             let frame = Frame::read(&bytes, segment(1)).unwrap();
-            let at = at % (HEADER + frame.payload.len());
+            let at = at % (HEADER_BYTES + frame.payload.len());
             bytes[at] ^= other;
             prop_assert!(Frame::read(&bytes, segment(1)).is_none());
         }

@@ -1,6 +1,6 @@
-//! Segments with any bytes in them, and logs whose frames were damaged.
+//! Fuzz target: segments with arbitrary bytes, and logs with damaged frames.
 
-#![expect(clippy::unwrap_used, reason = "to fail is what it is for")]
+#![expect(clippy::unwrap_used, reason = "a fuzz target fails by panicking")]
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ const NUMBER: u64 = 2;
 const SALT: u64 = 3;
 const SEGMENT: &str = "log-0000.wal";
 
-/// A log gives its first so many frames, those and no others; it is refused if one is missing
-/// before others.
+/// Checks that a replay returns a prefix of the frames, or refuses the log if a frame before intact ones
+/// is missing.
 ///
-/// The first byte says what the rest is: damage, the payload of a frame, what is behind a header, a
-/// header.
+/// The first byte selects the use of the rest: damage, the payload of a frame, the bytes after a
+/// header, or a header.
 pub(crate) fn log_segment(bytes: &[u8]) {
     let mut input = Input(bytes);
     match input.byte() % 4 {
@@ -37,7 +37,7 @@ pub(crate) fn log_segment(bytes: &[u8]) {
     }
 }
 
-/// What frames there are, and what each has done.
+/// Replays the log on `disk`. Returns the result, and the encoded mutations of each frame.
 fn replayed(disk: &dyn Vfs) -> Result<(super::Replay, Vec<Vec<u8>>)> {
     let mut done = Vec::new();
     let mut memtable = Memtable::default();
@@ -51,7 +51,7 @@ fn replayed(disk: &dyn Vfs) -> Result<(super::Replay, Vec<Vec<u8>>)> {
     Ok((found, done))
 }
 
-/// A segment's bytes with no meaning that is known.
+/// Replays a segment of arbitrary bytes, which must succeed or be refused.
 fn is_replayed_or_refused(segment: &[u8]) {
     let disk = Memory::default();
     disk.create(SEGMENT).unwrap().write(0, segment).unwrap();
@@ -85,7 +85,7 @@ fn segment(header: &[u8], frames: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A frame whose sum fits its payload.
+/// Returns a frame with a valid checksum.
 fn frame(payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap();
     let predecessor = 0_u32;
@@ -101,8 +101,7 @@ fn frame(payload: &[u8]) -> Vec<u8> {
     [mark.as_slice(), &sum.to_le_bytes(), &summed].concat()
 }
 
-/// The input has, for each of a few frames, what it does, and which of its bytes is another, if one
-/// is.
+/// Writes a few frames from the input, changes at most one byte of each, and checks the replay.
 fn is_cut_or_refused(input: &mut Input<'_>) {
     let disk: Arc<dyn Vfs> = Arc::new(Memory::default());
     let (found, _) = replayed(&*disk).unwrap();
@@ -119,7 +118,7 @@ fn is_cut_or_refused(input: &mut Input<'_>) {
                 _ => Mutation::ClearRange { begin: key, end: input.bytes() },
             });
         }
-        // Zeros that fill it up are nobody's.
+        // Padding is not covered by the checksum.
         let length = 24 + changes.iter().map(Mutation::length).sum::<usize>();
         let (at, other) = (usize::from(u16::from_be_bytes(input.array())) % length, input.byte());
         let (placed, _) = log

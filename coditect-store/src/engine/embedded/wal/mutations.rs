@@ -1,4 +1,4 @@
-//! What was done, as the bytes that a frame has of it.
+//! Mutations, and their encoding in frames.
 
 use std::{fmt, iter, mem, sync::Arc};
 
@@ -11,8 +11,7 @@ const CLEAR_RANGE: u8 = 3;
 // A bound of a range may be a byte longer than a key.
 const _: () = assert!(KEY_SIZE_LIMIT < u16::MAX as usize);
 
-/// One thing that was done. Nothing in it depends on what was there before: operations are
-/// resolved, versionstamps filled in.
+/// A resolved mutation: it does not depend on stored values, and versionstamps are filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutation<'a> {
     Set { key: &'a [u8], value: &'a [u8] },
@@ -21,7 +20,7 @@ pub(crate) enum Mutation<'a> {
 }
 
 impl Mutation<'_> {
-    /// The bytes that say it.
+    /// Returns the encoded length, in bytes.
     pub(crate) fn length(&self) -> usize {
         match self {
             Self::Set { key, value } => 7 + key.len() + value.len(),
@@ -31,7 +30,7 @@ impl Mutation<'_> {
     }
 }
 
-/// What was done, in order: one piece of memory, shared by all that know of it.
+/// Encoded mutations in order. Cheap to clone: clones share the memory.
 #[derive(Clone)]
 pub(crate) struct MutationBatch(Arc<[u8]>);
 
@@ -41,11 +40,11 @@ impl MutationBatch {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Mutation<'_>> {
-        of(&self.0)
+        decode(&self.0)
     }
 
-    /// Each with where it begins.
-    pub(crate) fn places(&self) -> impl Iterator<Item = (usize, Mutation<'_>)> {
+    /// Returns the mutations, each with its offset.
+    pub(crate) fn offsets(&self) -> impl Iterator<Item = (usize, Mutation<'_>)> {
         let mut next = 0;
         self.iter().map(move |change| {
             let at = next;
@@ -54,14 +53,14 @@ impl MutationBatch {
         })
     }
 
-    /// The key of the one at `place`, which is one that has a key.
-    pub(crate) fn key_at(&self, place: usize) -> &[u8] {
-        self.0.get(place + 1..).and_then(|mut rest| key(&mut rest)).unwrap_or_default()
+    /// Returns the key of the mutation at `offset`, which must be a set or a clear.
+    pub(crate) fn key_at(&self, offset: usize) -> &[u8] {
+        self.0.get(offset + 1..).and_then(|mut rest| key(&mut rest)).unwrap_or_default()
     }
 
-    /// The value that the one at `place` gives its key, if it does.
-    pub(crate) fn value_at(&self, place: usize) -> Option<&[u8]> {
-        match change(&mut self.0.get(place..)?)? {
+    /// Returns the value of the mutation at `offset`; `None` unless it is a set.
+    pub(crate) fn value_at(&self, offset: usize) -> Option<&[u8]> {
+        match next_mutation(&mut self.0.get(offset..)?)? {
             Mutation::Set { value, .. } => Some(value),
             Mutation::Clear { .. } | Mutation::ClearRange { .. } => None,
         }
@@ -84,7 +83,7 @@ impl<'a> FromIterator<Mutation<'a>> for MutationBatch {
     }
 }
 
-/// Makes them, one after the other.
+/// Encodes mutations into a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Encoder(Vec<u8>);
 
@@ -99,7 +98,7 @@ impl Encoder {
             Mutation::Set { key, value } => {
                 self.0.push(SET);
                 self.key(key);
-                // Values are shorter than this by far: they fit a transaction.
+                // Values are limited by the size of a transaction.
                 self.0.extend(u32::try_from(value.len()).unwrap_or(u32::MAX).to_le_bytes());
                 self.0.extend(value);
             }
@@ -115,7 +114,7 @@ impl Encoder {
         }
     }
 
-    /// What was pushed since this was asked last.
+    /// Returns the mutations pushed since the last call.
     pub(crate) fn take(&mut self) -> MutationBatch {
         MutationBatch(mem::take(&mut self.0).into())
     }
@@ -126,18 +125,18 @@ impl Encoder {
     }
 }
 
-/// What `bytes` say, up to the end, or to what makes no sense.
-pub(super) fn of(mut bytes: &[u8]) -> impl Iterator<Item = Mutation<'_>> {
-    iter::from_fn(move || change(&mut bytes))
+/// Decodes mutations up to the end or the first malformed one.
+pub(super) fn decode(mut bytes: &[u8]) -> impl Iterator<Item = Mutation<'_>> {
+    iter::from_fn(move || next_mutation(&mut bytes))
 }
 
-/// Whether `bytes` make sense up to the end.
-pub(super) fn are_whole(bytes: &[u8]) -> bool {
-    of(bytes).map(|change| change.length()).sum::<usize>() == bytes.len()
+/// Returns whether `bytes` are well-formed mutations.
+pub(super) fn are_well_formed(bytes: &[u8]) -> bool {
+    decode(bytes).map(|change| change.length()).sum::<usize>() == bytes.len()
 }
 
-/// `None` at the end, and at what makes no sense.
-fn change<'a>(rest: &mut &'a [u8]) -> Option<Mutation<'a>> {
+/// Decodes the next mutation. Returns `None` at the end or if it is malformed.
+fn next_mutation<'a>(rest: &mut &'a [u8]) -> Option<Mutation<'a>> {
     let (tag, mut after) = rest.split_first()?;
     let key = key(&mut after)?;
     let change = match *tag {
@@ -170,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_found_again_each_at_its_place() {
+    fn mutations_round_trip_with_their_offsets() {
         let list = [
             Mutation::Set { key: b"a", value: b"1" },
             Mutation::Set { key: b"", value: b"" },
@@ -179,9 +178,9 @@ mod tests {
         ];
         let changes: MutationBatch = list.into_iter().collect();
         assert_eq!(changes.iter().collect::<Vec<_>>(), list);
-        for (place, change) in changes.places() {
+        for (place, change) in changes.offsets() {
             let alone = &changes.bytes()[place..place + change.length()];
-            assert_eq!(of(alone).collect::<Vec<_>>(), [change]);
+            assert_eq!(decode(alone).collect::<Vec<_>>(), [change]);
             match change {
                 Mutation::Set { key, value } => {
                     assert_eq!(
@@ -195,15 +194,15 @@ mod tests {
                 Mutation::ClearRange { .. } => {}
             }
         }
-        assert!(are_whole(changes.bytes()) && are_whole(b""));
+        assert!(are_well_formed(changes.bytes()) && are_well_formed(b""));
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_reading_them_fail(bytes: Vec<u8>) {
-            let again: MutationBatch = of(&bytes).collect();
+            let again: MutationBatch = decode(&bytes).collect();
             prop_assert!(bytes.starts_with(again.bytes()));
-            prop_assert_eq!(are_whole(&bytes), again.bytes() == bytes);
+            prop_assert_eq!(are_well_formed(&bytes), again.bytes() == bytes);
         }
     }
 }

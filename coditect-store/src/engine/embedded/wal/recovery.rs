@@ -1,4 +1,4 @@
-//! Reading the log: the frames that the B-tree does not hold, and what is missing.
+//! Replay of the WAL: reads the frames that the B-tree lacks, and detects missing ones.
 
 use std::{collections::BTreeMap, fmt, io, iter, sync::Arc};
 
@@ -13,89 +13,88 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// A position in the log: the last frame that the B-tree holds, or that was replayed.
+/// A position in the WAL: the last frame that the B-tree contains, or that was replayed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogPosition {
     pub(crate) version: u64,
     pub(crate) checksum: u32,
-    /// The number of the segment that has the frame, or in which the log begins; 0 if there was
-    /// none.
+    /// Number of the segment with the frame, or of the first segment; 0 if there is none.
     pub(crate) segment: u64,
 }
 
-/// What the B-tree file records of its log.
+/// The record of the WAL in the B-tree file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Recorded {
     pub(crate) store: u64,
     pub(crate) applied: LogPosition,
-    /// Whether the last shutdown was clean: the B-tree holds the whole log, which may be missing.
+    /// Whether the last shutdown was clean: the B-tree contains all commits, and the WAL may be missing.
     pub(crate) is_clean: bool,
 }
 
-/// The outcome of reading the log.
+/// The result of a replay.
 #[derive(Debug, Default)]
 pub(crate) struct Replay {
     /// The last frame that follows all before it.
     pub(crate) log_end: LogPosition,
-    /// The number of frames that were replayed.
+    /// Number of replayed frames.
     pub(crate) frames: u64,
     /// Acknowledged commits that are missing.
     pub(crate) lost: Option<LogGap>,
     pub(super) slots: Vec<SegmentFile>,
-    /// Segments before the tail with frames that the B-tree may not hold, oldest first.
+    /// Segments before the tail with frames that the B-tree may lack, oldest first.
     pub(super) used: Vec<Segment>,
     /// The segment that new frames continue.
     pub(super) tail: Option<Tail>,
-    /// Files without such frames.
+    /// Segments that can be recycled.
     pub(super) free: Vec<SegmentFile>,
     pub(super) next_number: u64,
-    /// The last frame that was replayed: its file, offset and bytes.
+    /// The last replayed frame: its file, offset and bytes.
     last: Option<(Arc<dyn File>, u64, Vec<u8>)>,
-    /// The record that names the tail, if it may not be durable.
+    /// The record that names the tail, if it may not be durable yet.
     link: Option<Link>,
 }
 
-/// The last segment of a log.
+/// The last segment of the WAL.
 #[derive(Debug)]
 pub(super) struct Tail {
     pub(super) segment: Segment,
-    /// Offset behind its last frame.
+    /// Offset of the end of the last frame.
     pub(super) end: u64,
 }
 
-/// Evidence of acknowledged commits that are missing.
+/// Evidence of missing acknowledged commits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogGap {
-    /// The number of intact frames after the gap.
+    /// Number of intact frames after the gap.
     pub(crate) frames: u64,
-    /// Their first and last versions.
+    /// First and last version of these frames.
     pub(crate) versions: Option<(u64, u64)>,
-    /// Files whose headers cannot be read.
+    /// Files with unreadable headers.
     pub(crate) unreadable: Vec<String>,
-    /// The number of a segment that must exist, and does not.
+    /// Number of a missing segment that is required or named.
     pub(crate) missing: Option<u64>,
 }
 
 /// A segment that was read.
 struct Read {
     segment: Segment,
-    /// Offset behind its last frame.
+    /// Offset of the end of the last frame.
     end: u64,
     successor: Option<u64>,
-    /// Whether it has frames that the B-tree does not hold.
+    /// Whether the segment has frames that the B-tree lacks.
     has_later_frames: bool,
 }
 
-/// Calls `redo` with each frame after the recorded position, in order. It stops at the first that
-/// does not follow the one before it, which is [`Replay::lost`].
+/// Calls `apply` with each frame after the recorded position, in order. Stops at the first frame that
+/// does not follow its predecessor, and reports it as [`Replay::lost`].
 pub(crate) fn replay(
     disk: &dyn Vfs,
     recorded: Recorded,
-    mut redo: impl FnMut(&mut dyn Iterator<Item = Mutation<'_>>),
+    mut apply: impl FnMut(&mut dyn Iterator<Item = Mutation<'_>>),
 ) -> Result<Replay> {
     let Recorded { store, applied, .. } = recorded;
     let mut replay = Replay { log_end: applied, ..Replay::default() };
-    replay.slots = SegmentFile::all(disk).map_err(|error| cannot("be opened", error))?;
+    replay.slots = SegmentFile::all(disk).map_err(|error| cannot("open", error))?;
     let mut segments = Vec::new();
     for slot in replay.slots.clone() {
         match header(&slot)? {
@@ -115,7 +114,7 @@ pub(crate) fn replay(
     let mut found = BTreeMap::new();
     for (n, segment) in (1_usize..).zip(segments) {
         let Segment { slot, header } = &segment;
-        vfs::read_all(&*slot.file, &mut bytes).map_err(|error| cannot("be read", error))?;
+        vfs::read_all(&*slot.file, &mut bytes).map_err(|error| cannot("read", error))?;
         let before = replay.frames;
         let mut end = usize::try_from(FRAMES).unwrap_or(usize::MAX);
         let mut last = None;
@@ -132,7 +131,7 @@ pub(crate) fn replay(
                 continue;
             }
             let Frame { version, checksum, .. } = frame;
-            redo(&mut frame.changes().ok_or_else(malformed_batch)?);
+            apply(&mut frame.changes().ok_or_else(malformed_batch)?);
             replay.log_end = LogPosition { version, checksum, segment: header.number };
             replay.frames += 1;
             last = Some((at, end.min(bytes.len())));
@@ -143,7 +142,7 @@ pub(crate) fn replay(
         }
         if replay.frames > before {
             let frames = replay.frames;
-            tracing::debug!(frames, segment = n, of, "log segment replayed");
+            tracing::debug!(frames, segment = n, of, "WAL segment replayed");
         }
         let (number, successor, end) = (header.number, header.successor(&bytes), end as u64);
         found.insert(number, Read { segment, end, successor, has_later_frames });
@@ -157,8 +156,8 @@ impl Replay {
         self.lost.get_or_insert_default()
     }
 
-    /// Follows the successors from the recorded segment on, to notice one that is missing, and
-    /// divides the segments `found` into those that are needed and those that are free.
+    /// Follows the chain of successors from the recorded segment to detect a missing one, and divides
+    /// the segments `found` into used and free ones.
     fn arrange(&mut self, found: BTreeMap<u64, Read>, recorded: Recorded) {
         let first = recorded.applied.segment;
         if !recorded.is_clean && !found.contains_key(&first) {
@@ -200,10 +199,10 @@ impl Replay {
         }
     }
 
-    /// Makes durable what was replayed, before it is read. A crash of the program leaves the last
-    /// frame, or the name of the last segment, in the system's cache, and it may not be on disk;
-    /// everything before is, since each is written when the one before it is synced. It is written
-    /// again, since the system may take for clean what failed to be synced once.
+    /// Makes the replayed commits durable before they are read. A killed process may leave the last
+    /// frame, or the record that names the last segment, unsynced in the page cache; earlier frames
+    /// are durable. They are written again, since the kernel may mark pages as clean after a failed
+    /// sync.
     pub(crate) fn make_durable(&self) -> Result<()> {
         let write = || {
             if let Some(link) = &self.link {
@@ -213,35 +212,35 @@ impl Replay {
             file.write(*at, frame)?;
             file.sync()
         };
-        write().map_err(|error| cannot("be synced", error))
+        write().map_err(|error| cannot("sync", error))
     }
 
-    /// Gives the log's files names under which no log is looked for.
+    /// Renames all segments so that they are no longer part of the WAL.
     pub(crate) fn quarantine(&self, disk: &dyn Vfs) -> Result<()> {
         for slot in &self.slots {
-            let aside = format!("{}.damaged-{}", slot.name, self.log_end.version);
-            // One of that name may be there from another time.
+            let target = format!("{}.damaged-{}", slot.name, self.log_end.version);
+            // The name may be taken by an earlier quarantine.
             let mut names =
-                iter::once(aside.clone()).chain((2_u32..).map(|n| format!("{aside}-{n}")));
-            let publish = |aside: &str| match disk.publish(&slot.name, aside) {
+                iter::once(target.clone()).chain((2_u32..).map(|n| format!("{target}-{n}")));
+            let publish = |target: &str| match disk.publish(&slot.name, target) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
                 outcome => Some(outcome),
             };
-            if let Some(outcome) = names.find_map(|aside| publish(&aside)) {
-                outcome.map_err(|error| cannot("be put aside", error))?;
+            if let Some(outcome) = names.find_map(|target| publish(&target)) {
+                outcome.map_err(|error| cannot("rename segments of", error))?;
             }
         }
-        disk.sync_dir().map_err(|error| cannot("be put aside", error))
+        disk.sync_dir().map_err(|error| cannot("rename segments of", error))
     }
 
     /// Fails if acknowledged commits are missing.
     pub(crate) fn require_contiguous(self) -> Result<Self> {
         let Some(lost) = &self.lost else { return Ok(self) };
         let message = format!(
-            "the log is incomplete after {}: {lost}. Acknowledged commits are missing: put the missing \
-             log-*.wal files back, or restore a backup. To open the store without any later commit \
+            "the WAL is incomplete after {}: {lost}. Acknowledged commits are missing: put the missing \
+             log-*.wal files back, or restore a backup. To open the store without the later commits \
              instead, run `coditect-server check --repair --accept-data-loss`, which keeps the remaining \
-             files of the log under other names",
+             WAL files under other names",
             Moment(self.log_end.version)
         );
         Err(Error::new(ErrorKind::Corrupt, message))
@@ -259,7 +258,7 @@ impl LogGap {
 impl fmt::Display for LogGap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(number) = self.missing {
-            write!(f, "segment {number} of the log is missing; ")?;
+            write!(f, "segment {number} of the WAL is missing; ")?;
         }
         match self.versions {
             Some((first, last)) => write!(
@@ -272,13 +271,13 @@ impl fmt::Display for LogGap {
             None => f.write_str("no later batch of commits is intact")?,
         }
         if !self.unreadable.is_empty() {
-            write!(f, "; these have no readable header: {}", self.unreadable.join(", "))?;
+            write!(f, "; files without a readable header: {}", self.unreadable.join(", "))?;
         }
         Ok(())
     }
 }
 
-/// A version, and the time at which the clock gave it.
+/// A version, displayed with its time.
 struct Moment(u64);
 
 impl fmt::Display for Moment {
@@ -297,7 +296,7 @@ impl fmt::Display for Moment {
 fn header(slot: &SegmentFile) -> Result<Option<Header>> {
     let length = FRAMES.min(slot.length);
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-    slot.file.read(0, &mut bytes).map_err(|error: io::Error| cannot("be read", error))?;
+    slot.file.read(0, &mut bytes).map_err(|error: io::Error| cannot("read", error))?;
     Header::of(&bytes).transpose()
 }
 
@@ -317,5 +316,5 @@ fn frames(bytes: &[u8], header: Header) -> impl Iterator<Item = (usize, Frame<'_
 }
 
 fn malformed_batch() -> Error {
-    Error::new(ErrorKind::Corrupt, "the log has a batch of commits that makes no sense")
+    Error::new(ErrorKind::Corrupt, "the WAL contains a malformed batch of commits")
 }

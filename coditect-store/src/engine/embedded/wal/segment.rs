@@ -1,4 +1,4 @@
-//! Segments: files of a fixed length, made before they are needed.
+//! WAL segments: files of a fixed length, allocated before they are needed.
 
 use std::{io, sync::Arc};
 
@@ -12,41 +12,41 @@ use super::super::{
 use crate::{Error, ErrorKind, Result};
 
 const MAGIC: [u8; 8] = *b"CDTLOG\0\0";
-/// The version of the log's layout. A log of another one is refused.
+/// Version of the WAL's format. Other versions are refused.
 pub(super) const FORMAT: u32 = 3;
-/// A copy of the header, in bytes; there are two.
-const COPY: usize = 4_096;
+/// Size of a copy of the header, in bytes; there are two copies.
+const HEADER_BYTES: usize = 4_096;
 /// Offset of the successor record in each copy, in bytes: a sector of its own, so that writing it
 /// cannot tear the header.
 const SUCCESSOR: usize = 512;
-/// Where the first frame is.
-pub(super) const FRAMES: u64 = 2 * COPY as u64;
+/// Offset of the first frame, in bytes.
+pub(super) const FRAMES: u64 = 2 * HEADER_BYTES as u64;
 
-/// The shortest segment, in bytes: a small store has one or two of these.
-pub(super) const SHORTEST: u64 = 1 << 20;
-/// The longest, in bytes, but for one that must hold a longer frame.
-pub(super) const LONGEST: u64 = 64 << 20;
-/// A new segment is filled with zeros, and synced, in pieces of so many bytes, so that commits get
-/// between them.
-const PIECE: u64 = 1 << 20;
+/// Minimum length of a segment, in bytes.
+pub(super) const MIN_SEGMENT_BYTES: u64 = 1 << 20;
+/// Maximum length of a segment, in bytes, except for a longer frame.
+pub(super) const MAX_SEGMENT_BYTES: u64 = 64 << 20;
+/// Bytes of a new segment that are written and synced at once, so that syncs of commits are not delayed
+/// for long.
+const FILL_BYTES: u64 = 1 << 20;
 
 const PREFIX: &str = "log-";
 const SUFFIX: &str = ".wal";
-/// What a file's name ends with until it is whole.
+/// Suffix of the name of an incomplete file.
 const DRAFT: &str = ".draft";
 
-/// What tells a segment's present use from its earlier ones.
+/// The header of a segment, which distinguishes the current use of a file from earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Which store it belongs to.
+    /// Random number of the store.
     pub(super) store: u64,
-    /// Its place in the log.
+    /// Position in the WAL.
     pub(super) number: u64,
-    /// What its frames' checksums begin with.
+    /// Random number that the checksums of the frames cover.
     pub(super) salt: u64,
 }
 
-/// A file that can be a segment.
+/// A file of the WAL, in use or free.
 #[derive(Clone, Debug)]
 pub(super) struct SegmentFile {
     pub(super) name: String,
@@ -54,7 +54,7 @@ pub(super) struct SegmentFile {
     pub(super) length: u64,
 }
 
-/// A file that is one.
+/// A file in use as a segment.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     pub(super) slot: SegmentFile,
@@ -62,9 +62,8 @@ pub(super) struct Segment {
 }
 
 impl Header {
-    /// Returns the first bytes of each frame, by which one is found again behind damage. They
-    /// depend on the salt, so that neither an earlier use of the file nor stored values can be
-    /// taken for a frame.
+    /// Returns the first bytes of each frame, by which a replay finds frames after damage. They depend
+    /// on the salt, so that neither old frames nor stored values match.
     pub(super) fn magic(self) -> [u8; 4] {
         crc32c::crc32c(&self.salt.to_le_bytes()).to_le_bytes()
     }
@@ -76,11 +75,11 @@ impl Header {
             bytes.extend(number.to_le_bytes());
         }
         bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
-        bytes.resize(COPY, 0);
+        bytes.resize(HEADER_BYTES, 0);
         bytes
     }
 
-    /// `None` if the copy is not whole.
+    /// Decodes a copy of the header. Returns `None` if it is not intact.
     fn decode(copy: &[u8]) -> Option<Result<Self>> {
         let (summed, rest) = copy.split_at_checked(36)?;
         let (sum, _) = rest.split_first_chunk()?;
@@ -95,14 +94,13 @@ impl Header {
         let format = u32::from_le_bytes(*format);
         if format > FORMAT {
             let message = format!(
-                "the log is of format {format}; this program reads format {FORMAT}: use a newer one"
+                "the WAL is of format {format}; this program reads format {FORMAT}: use a newer version"
             );
             return Some(Err(Error::new(ErrorKind::NewerFormat, message)));
         }
         if format < FORMAT {
             let message = format!(
-                "the log is of format {format}, of a development version; this program reads format \
-                 {FORMAT} only"
+                "the WAL is of the development format {format}; this program reads format {FORMAT}"
             );
             return Some(Err(Error::new(ErrorKind::Corrupt, message)));
         }
@@ -126,17 +124,17 @@ impl Header {
     /// Returns the number of the segment that `bytes`, which begin with this header, name as its
     /// successor. One of the two copies is enough.
     pub(super) fn successor(self, bytes: &[u8]) -> Option<u64> {
-        bytes.chunks(COPY).take(2).find_map(|copy| {
+        bytes.chunks(HEADER_BYTES).take(2).find_map(|copy| {
             let record = copy.get(SUCCESSOR..SUCCESSOR + 12)?;
             let number = u64::from_le_bytes(*record.first_chunk()?);
             (record == self.encode_successor(number) && number > self.number).then_some(number)
         })
     }
 
-    /// The header of a segment's bytes. Of two that differ the later one holds: a crash came while
-    /// the other was written.
+    /// Returns the header of a segment. If the two copies differ, a crash interrupted the update, and
+    /// the later one is valid.
     pub(super) fn of(bytes: &[u8]) -> Option<Result<Self>> {
-        let copies = bytes.chunks(COPY).take(2).filter_map(Self::decode);
+        let copies = bytes.chunks(HEADER_BYTES).take(2).filter_map(Self::decode);
         copies.reduce(|a, b| match (a, b) {
             (Ok(a), Ok(b)) => Ok(if a.number < b.number { b } else { a }),
             (Err(error), _) | (_, Err(error)) => Err(error),
@@ -145,7 +143,7 @@ impl Header {
 }
 
 impl SegmentFile {
-    /// Opens all segments' files on `disk`.
+    /// Opens all segment files on `disk`.
     pub(super) fn all(disk: &dyn Vfs) -> io::Result<Vec<Self>> {
         let mut names = disk.names()?;
         names.retain(|name| number_of(name).is_some());
@@ -160,9 +158,9 @@ impl SegmentFile {
             .collect()
     }
 
-    /// A new file of `length` bytes, which is not there until it is whole; given up when it
-    /// `is_wanted` no more.
-    fn make(
+    /// Creates a file of `length` bytes, which gets its name once it is complete. Stops when `is_wanted`
+    /// returns false.
+    fn create(
         disk: &dyn Vfs,
         name: String,
         length: u64,
@@ -170,17 +168,17 @@ impl SegmentFile {
         is_wanted: impl Fn() -> bool,
     ) -> io::Result<Segment> {
         let draft = format!("{name}{DRAFT}");
-        let make = || {
+        let create = || {
             let file = disk.create(&draft)?;
-            let zeros = vec![0; usize::try_from(PIECE.min(length)).unwrap_or(usize::MAX)];
+            let zeros = vec![0; usize::try_from(FILL_BYTES.min(length)).unwrap_or(usize::MAX)];
             let mut at = 0;
             while at < length {
                 if !is_wanted() {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
-                let piece = PIECE.min(length - at);
-                file.write(at, &zeros[..usize::try_from(piece).unwrap_or(usize::MAX)])?;
-                at += piece;
+                let chunk = FILL_BYTES.min(length - at);
+                file.write(at, &zeros[..usize::try_from(chunk).unwrap_or(usize::MAX)])?;
+                at += chunk;
                 file.sync()?;
             }
             let slot = Self { name, file, length };
@@ -189,18 +187,18 @@ impl SegmentFile {
             disk.sync_dir()?;
             Ok(Segment { slot, header })
         };
-        make().inspect_err(|_| {
-            // It would keep the room that others lack.
+        create().inspect_err(|_| {
+            // Frees its space.
             let _ = disk.remove(&draft);
         })
     }
 
-    /// Makes it the segment of `header`; one of the two copies is whole at any time.
+    /// Writes the header, so that one of the two copies is intact at any time.
     fn write_header(&self, header: Header) -> io::Result<()> {
         let bytes = header.encode();
         self.file.write(0, &bytes)?;
         self.file.sync()?;
-        self.file.write(COPY as u64, &bytes)?;
+        self.file.write(HEADER_BYTES as u64, &bytes)?;
         self.file.sync()
     }
 }
@@ -219,28 +217,29 @@ impl Link {
         Self { file, record: header.encode_successor(successor) }
     }
 
-    /// Makes it durable.
+    /// Writes the record durably.
     pub(super) fn write(&self) -> io::Result<()> {
-        for copy in [0, COPY] {
+        for copy in [0, HEADER_BYTES] {
             self.file.write((copy + SUCCESSOR) as u64, &self.record)?;
         }
         self.file.sync()
     }
 }
 
-/// Returns whether a file is a segment's, by its name.
+/// Returns whether `name` is the name of a segment file.
 pub(crate) fn is_segment(name: &str) -> bool {
     number_of(name).is_some()
 }
 
-/// The number in the name of a segment's file. It is not the segment's: files are used again.
+/// Returns the number in the name of a segment file. It differs from the number in the header, since
+/// files are recycled.
 fn number_of(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
 }
 
-/// Where segments come from: files whose frames are in the B-tree, and new ones. The next one is
-/// made ready on a thread of its own, before it is needed; that thread has ended when this is
-/// dropped, so that nobody writes to the disk any more.
+/// Allocates segments, from recycled files or new ones. A background thread prepares the next segment
+/// before it is needed. Dropping the pool waits for that thread, so that nothing writes to the folder
+/// afterwards.
 #[derive(Debug)]
 pub(super) struct SegmentPool {
     disk: Arc<dyn Vfs>,
@@ -249,9 +248,9 @@ pub(super) struct SegmentPool {
     next_name: u32,
     free: Vec<SegmentFile>,
     ready: Option<mpsc::Receiver<io::Result<Segment>>>,
-    /// The one that was made ready.
+    /// The prepared segment.
     next: Option<Segment>,
-    /// Why the last one could not be.
+    /// Error of the last preparation.
     failed: Option<io::Error>,
     is_wanted: Arc<AtomicBool>,
 }
@@ -260,17 +259,17 @@ impl Drop for SegmentPool {
     fn drop(&mut self) {
         self.is_wanted.store(false, Ordering::Relaxed);
         if let Some(ready) = self.ready.take() {
-            // An error means that it has ended, too.
+            // An error means that the thread has ended, too.
             let _ = ready.recv();
         }
     }
 }
 
-/// The most files that are kept for later.
-const FREE: usize = 2;
+/// Maximum number of free files to keep.
+const MAX_FREE: usize = 2;
 
 impl SegmentPool {
-    /// `taken` are the files there are, and `free` those of them that may be used again.
+    /// Returns a pool. `taken` are all existing files, `free` the recyclable ones.
     pub(super) fn new(
         disk: Arc<dyn Vfs>,
         store: u64,
@@ -299,18 +298,18 @@ impl SegmentPool {
         pool
     }
 
-    /// Takes back a file whose frames are in the B-tree.
+    /// Makes a file whose frames are in the B-tree available for a later segment.
     pub(super) fn recycle(&mut self, slot: SegmentFile) {
-        if slot.length > LONGEST {
+        if slot.length > MAX_SEGMENT_BYTES {
             return self.remove(&slot.name);
         }
         self.free.push(slot);
         self.remove_surplus();
     }
 
-    /// Removes the shortest free files, but for those that are kept for later.
+    /// Removes the shortest free files beyond [`MAX_FREE`].
     fn remove_surplus(&mut self) {
-        while self.free.len() > FREE {
+        while self.free.len() > MAX_FREE {
             let shortest = self.free.iter().enumerate().min_by_key(|(_, slot)| slot.length);
             let Some(at) = shortest.map(|(at, _)| at) else { return };
             let slot = self.free.swap_remove(at);
@@ -318,22 +317,22 @@ impl SegmentPool {
         }
     }
 
-    /// Removes what a crash left while a file was made.
+    /// Removes incomplete files that a crash left.
     fn remove_drafts(&self) {
         let names = self.disk.names().unwrap_or_default();
         let is_draft = |name: &&String| name.strip_suffix(DRAFT).and_then(number_of).is_some();
         names.iter().filter(is_draft).for_each(|name| self.remove(name));
     }
 
-    /// Removes a file with nothing in it that is not in the B-tree. One that stays is in nobody's
-    /// way.
+    /// Removes a file whose frames are in the B-tree. A failure is harmless.
     fn remove(&self, name: &str) {
         if let Err(error) = self.disk.remove(name) {
-            tracing::warn!(file = name, error = &error as &dyn std::error::Error, "it stays");
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(file = name, error, "cannot delete WAL segment");
         }
     }
 
-    /// Begins to make a segment ready; of `length` bytes, if it is a new one.
+    /// Starts to prepare the next segment: a free file of at least `length` bytes, or a new one.
     pub(super) fn prepare(&mut self, length: u64) {
         self.poll();
         if self.ready.is_some() || self.next.is_some() {
@@ -361,16 +360,16 @@ impl SegmentPool {
                             slot.write_header(header)?;
                             Ok(Segment { slot, header })
                         }
-                        None => SegmentFile::make(&*disk, name, length, header, || {
+                        None => SegmentFile::create(&*disk, name, length, header, || {
                             is_wanted.load(Ordering::Relaxed)
                         }),
                     }
                 });
-            // Nobody wants it if the engine has stopped.
+            // An error means that the engine has stopped.
             let _ = done.send(made);
         };
         self.ready = Some(ready);
-        // Without a thread it is found missing, and the next try may go better.
+        // If no thread can be started, the channel closes, and the next call tries again.
         let _ = thread::Builder::new().name("coditect-segment".to_owned()).spawn(work);
     }
 
@@ -380,7 +379,7 @@ impl SegmentPool {
         (slot.length >= length).then_some(at).map(|at| self.free.swap_remove(at))
     }
 
-    /// Takes what has been made, if it is done; does not wait.
+    /// Takes the prepared segment if it is complete, without waiting.
     fn poll(&mut self) {
         let Some(made) = self.ready.as_ref().map(mpsc::Receiver::try_recv) else { return };
         match made {
@@ -407,25 +406,25 @@ impl SegmentPool {
         self.next.is_some()
     }
 
-    /// Returns whether the next segment is ready; begins to make it otherwise.
+    /// Returns whether the next segment is ready; starts to prepare it otherwise.
     pub(super) fn has_next(&mut self, length: u64) -> bool {
         self.poll();
         if self.next.is_none() && self.ready.is_none() {
             let length = if self.failed.take().is_some() { FRAMES } else { length };
-            self.prepare(length.max(SHORTEST));
+            self.prepare(length.max(MIN_SEGMENT_BYTES));
         }
         self.next.is_some()
     }
 
-    /// A segment that has room for `room` bytes of frames. It waits for one that is being made; if
-    /// that fails there may be room for a shorter one.
+    /// Returns a segment with room for `room` bytes of frames. Waits for the segment in preparation;
+    /// tries a shorter one if that fails.
     pub(super) fn acquire(&mut self, room: u64, length: u64) -> io::Result<Segment> {
         let needed = FRAMES + room;
         let mut length = length.max(needed);
         loop {
             self.prepare(length);
             if let Some(ready) = self.ready.take() {
-                let lost = |_| io::Error::other("the thread that made it is gone");
+                let lost = |_| io::Error::other("the thread of the preparation failed");
                 self.made(ready.recv().map_err(lost).and_then(|made| made));
             }
             match (self.next.take(), self.failed.take()) {
@@ -465,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn successor_record_of_an_earlier_use_or_damaged_is_none() {
+    fn stale_or_damaged_successor_record_is_ignored() {
         let disk = Memory::default();
         let file = disk.create("log-0000.wal").unwrap();
         SegmentFile { name: String::new(), file: Arc::clone(&file), length: 0 }
@@ -481,7 +480,7 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
             assert_eq!(HEADER.successor(&damaged), Some(7), "the other copy is enough");
-            damaged[COPY + at] ^= 1;
+            damaged[HEADER_BYTES + at] ^= 1;
             assert_eq!(HEADER.successor(&damaged), None);
         }
     }
@@ -491,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn the_later_of_two_whole_copies_holds() {
+    fn later_of_two_intact_headers_is_used() {
         let (old, new) = (HEADER.encode(), Header { number: 7, ..HEADER }.encode());
         let number = |bytes: &[u8]| Header::of(bytes).unwrap().unwrap().number;
         assert_eq!(number(&[old.clone(), old.clone()].concat()), 2);
@@ -512,39 +511,40 @@ mod tests {
             bytes[36..40].copy_from_slice(&sum.to_le_bytes());
             let error = Header::of(&bytes).unwrap().unwrap_err();
             assert_eq!(error.kind(), kind, "{error}");
-            assert!(error.to_string().contains(&format!("of format {format}")), "{error}");
+            assert!(error.to_string().contains(&format!("format {format}")), "{error}");
         }
     }
 
     #[test]
-    fn files_are_used_again_and_few_are_kept() {
+    fn files_are_recycled_and_surplus_is_removed() {
         let disk = Arc::new(Memory::default());
         let mut pool = SegmentPool::new(Arc::clone(&disk) as Arc<dyn Vfs>, 1, 1, &[], Vec::new());
-        let segments: Vec<_> = (0..5).map(|_| pool.acquire(100, SHORTEST).unwrap()).collect();
+        let segments: Vec<_> =
+            (0..5).map(|_| pool.acquire(100, MIN_SEGMENT_BYTES).unwrap()).collect();
         assert_eq!(disk.names().unwrap().len(), 5);
         let numbers: Vec<_> = segments.iter().map(|segment| segment.header.number).collect();
         assert_eq!(numbers, [1, 2, 3, 4, 5]);
         for segment in segments {
             pool.recycle(segment.slot);
         }
-        assert_eq!(disk.names().unwrap().len(), FREE);
-        let again = pool.acquire(100, SHORTEST).unwrap();
-        assert_eq!((again.header.number, disk.names().unwrap().len()), (6, FREE));
-        let long = pool.acquire(3 * SHORTEST, SHORTEST).unwrap();
-        assert!(long.slot.length >= FRAMES + 3 * SHORTEST);
+        assert_eq!(disk.names().unwrap().len(), MAX_FREE);
+        let again = pool.acquire(100, MIN_SEGMENT_BYTES).unwrap();
+        assert_eq!((again.header.number, disk.names().unwrap().len()), (6, MAX_FREE));
+        let long = pool.acquire(3 * MIN_SEGMENT_BYTES, MIN_SEGMENT_BYTES).unwrap();
+        assert!(long.slot.length >= FRAMES + 3 * MIN_SEGMENT_BYTES);
     }
 
     #[test]
-    fn nobody_makes_files_any_more_once_the_supply_is_gone() {
+    fn dropped_pool_stops_the_preparation() {
         let disk = Arc::new(Memory::default());
         let mut pool = SegmentPool::new(Arc::clone(&disk) as Arc<dyn Vfs>, 1, 1, &[], Vec::new());
-        pool.prepare(16 * LONGEST);
+        pool.prepare(16 * MAX_SEGMENT_BYTES);
         drop(pool);
         assert!(disk.names().unwrap().is_empty(), "{:?}", disk.names());
     }
 
     #[test]
-    fn what_a_crash_left_of_a_file_is_removed_and_no_other_file() {
+    fn only_incomplete_files_are_removed_on_start() {
         let disk = Arc::new(Memory::default());
         for name in ["log-0007.wal.draft", "log-0001.wal", "other.draft"] {
             disk.create(name).unwrap();
@@ -554,16 +554,16 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_leaves_none_less() {
+    fn failed_preparation_frees_its_space() {
         for at in 0..8 {
             let disk = Faulty::new(Some((at, Fault::Full)));
             let of_supply = Arc::new(disk.clone()) as Arc<dyn Vfs>;
             let mut pool = SegmentPool::new(of_supply, 1, 1, &[], Vec::new());
-            let error = pool.acquire(100, 2 * LONGEST).unwrap_err();
+            let error = pool.acquire(100, 2 * MAX_SEGMENT_BYTES).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);
             assert!(disk.names().unwrap().is_empty(), "{:?}", disk.names());
             disk.repair();
-            pool.acquire(100, SHORTEST).unwrap();
+            pool.acquire(100, MIN_SEGMENT_BYTES).unwrap();
         }
     }
 }

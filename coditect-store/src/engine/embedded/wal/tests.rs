@@ -1,4 +1,4 @@
-//! What becomes of a log that was torn, damaged, or of which a file is missing.
+//! Recovery from torn, damaged and incomplete logs.
 
 use std::{
     fs,
@@ -32,8 +32,7 @@ async fn keys(database: &Database) -> Vec<Vec<u8>> {
     page.rows.into_iter().map(|row| row.key).collect()
 }
 
-/// The folder as it is after a kill: commits of the keys 0, 1, … that are in the log and not in the
-/// B-tree.
+/// Returns a folder after a kill: the commits of the keys 0, 1, … are in the WAL and not in the B-tree.
 async fn killed(commits: u8, bytes: usize) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path()).unwrap();
@@ -45,7 +44,7 @@ async fn killed(commits: u8, bytes: usize) -> tempfile::TempDir {
     copied(folder.path())
 }
 
-/// Where frames begin in a segment.
+/// Returns the offsets of the frames of a segment.
 fn frames(bytes: &[u8]) -> Vec<usize> {
     let mark = Header::of(bytes).unwrap().unwrap().magic();
     (8_192..bytes.len() - 4).step_by(8).filter(|at| bytes[*at..at + 4] == mark).collect()
@@ -62,7 +61,7 @@ fn opened(folder: &Path) -> Result<Database> {
 }
 
 #[tokio::test]
-async fn what_is_in_the_log_alone_is_there_after_a_kill() {
+async fn commits_in_the_wal_survive_a_kill() {
     let folder = killed(5, 100).await;
     for _ in 0..3 {
         let database = opened(folder.path()).unwrap();
@@ -71,7 +70,7 @@ async fn what_is_in_the_log_alone_is_there_after_a_kill() {
 }
 
 #[tokio::test]
-async fn log_without_its_b_tree_file_is_refused_and_left_alone() {
+async fn wal_without_its_btree_file_is_refused_unchanged() {
     let folder = killed(5, 100).await;
     let file = folder.path().join("store.redb");
     let bytes = fs::read(&file).unwrap();
@@ -103,14 +102,14 @@ fn assert_incomplete(folder: &Path) {
     let error = opened(folder).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     let message = error.to_string();
-    assert!(message.contains("of the log is missing"), "{message}");
+    assert!(message.contains("of the WAL is missing"), "{message}");
     assert!(message.contains("restore a backup"), "{message}");
     assert!(message.contains("check --repair --accept-data-loss"), "{message}");
     assert_eq!(Database::check_file(folder).unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[tokio::test]
-async fn b_tree_file_without_its_log_is_refused_after_a_crash() {
+async fn btree_file_without_its_wal_is_refused_after_a_crash() {
     let folder = killed(5, 100).await;
     remove_log(folder.path());
     assert_incomplete(folder.path());
@@ -133,7 +132,7 @@ async fn set(database: &Database, key: &[u8]) {
 }
 
 #[tokio::test]
-async fn b_tree_file_alone_is_opened_after_a_clean_shutdown() {
+async fn btree_file_opens_alone_after_a_clean_shutdown() {
     let folder = tempfile::tempdir().unwrap();
     let mut expected = Vec::new();
     for key in [b"a", b"b", b"c"] {
@@ -141,7 +140,7 @@ async fn b_tree_file_alone_is_opened_after_a_clean_shutdown() {
         assert_eq!(keys(&database).await, expected);
         set(&database, key).await;
         expected.push(key.to_vec());
-        // The clean shutdown before is none any more, before the first checkpoint too.
+        // The first commit voids the clean shutdown, even before a checkpoint.
         let killed = copied(folder.path());
         remove_log(killed.path());
         assert_incomplete(killed.path());
@@ -149,7 +148,7 @@ async fn b_tree_file_alone_is_opened_after_a_clean_shutdown() {
         drop(database);
         remove_log(folder.path());
     }
-    // With its log, too.
+    // Also with its WAL.
     let database = opened(folder.path()).unwrap();
     database.close().await;
     drop(database);
@@ -166,7 +165,7 @@ async fn each_missing_segment_is_refused_unless_it_has_no_commit() {
         let copy = copied(folder.path());
         fs::remove_file(copy.path().join(file.file_name().unwrap())).unwrap();
         if frames(&fs::read(file).unwrap()).is_empty() {
-            // Made ahead, and not named: a crash came before its first commit.
+            // Prepared and not named yet: it has no commit.
             assert_eq!(keys(&opened(copy.path()).unwrap()).await.len(), 60);
             continue;
         }
@@ -177,7 +176,7 @@ async fn each_missing_segment_is_refused_unless_it_has_no_commit() {
 }
 
 #[test]
-fn segment_that_the_b_tree_file_requires_is_not_recycled() {
+fn required_segment_is_not_recycled() {
     let disk: Arc<dyn Vfs> = Arc::new(Memory::default());
     let recorded = Recorded { store: 1, is_clean: true, ..Recorded::default() };
     let replayed = super::replay(&*disk, recorded, |_| {}).unwrap();
@@ -192,7 +191,7 @@ fn segment_that_the_b_tree_file_requires_is_not_recycled() {
         });
         numbers.collect()
     };
-    // The last checkpoint ended with the first segment.
+    // The last checkpoint ended in the first segment.
     let mut last = first;
     for version in 1..=60 {
         let mutations =
@@ -226,7 +225,7 @@ async fn restarts_continue_the_last_segment() {
 }
 
 #[tokio::test]
-async fn a_torn_end_is_cut_and_gone_on_from() {
+async fn torn_tail_is_truncated() {
     let folder = killed(5, 100).await;
     let [segment] = &segments(folder.path())[..] else { panic!("one segment") };
     change(segment, |bytes| {
@@ -238,7 +237,7 @@ async fn a_torn_end_is_cut_and_gone_on_from() {
     let tx = database.begin();
     tx.set(b"after", b"");
     tx.commit().await.unwrap();
-    // Killed again, with the torn end still there.
+    // Killed again, with the torn tail in place.
     let again = copied(folder.path());
     drop(database);
     let database = opened(again.path()).unwrap();
@@ -246,7 +245,7 @@ async fn a_torn_end_is_cut_and_gone_on_from() {
 }
 
 #[tokio::test]
-async fn damage_before_whole_commits_is_refused_with_what_is_lost_and_given_up_when_asked_to() {
+async fn gap_before_intact_commits_is_refused_until_truncated() {
     let folder = killed(5, 100).await;
     let [segment] = &segments(folder.path())[..] else { panic!("one segment") };
     change(segment, |bytes| {
@@ -274,7 +273,7 @@ async fn damage_before_whole_commits_is_refused_with_what_is_lost_and_given_up_w
 }
 
 #[tokio::test]
-async fn a_log_that_lacks_a_file_in_the_middle_is_refused() {
+async fn wal_with_a_missing_middle_segment_is_refused() {
     let folder = killed(60, 99_000).await;
     let segments = segments(folder.path());
     assert!(segments.len() >= 3, "{segments:?}");
@@ -284,7 +283,7 @@ async fn a_log_that_lacks_a_file_in_the_middle_is_refused() {
 }
 
 #[tokio::test]
-async fn a_segment_without_a_readable_header_is_refused_by_name_and_one_copy_is_enough() {
+async fn segment_with_two_damaged_headers_is_refused_by_name() {
     let folder = killed(5, 100).await;
     let [segment] = &segments(folder.path())[..] else { panic!("one segment") };
     change(segment, |bytes| bytes[..4_096].fill(0));
@@ -298,7 +297,7 @@ async fn a_segment_without_a_readable_header_is_refused_by_name_and_one_copy_is_
 }
 
 #[tokio::test]
-async fn a_later_segment_without_a_readable_header_costs_nothing_that_is_whole() {
+async fn damaged_header_of_a_later_segment_loses_no_intact_commit() {
     let folder = killed(8, 100).await;
     fs::write(folder.path().join("log-0001.wal"), vec![0; 1 << 20]).unwrap();
     assert_eq!(opened(folder.path()).unwrap_err().kind(), ErrorKind::Corrupt);
@@ -308,7 +307,7 @@ async fn a_later_segment_without_a_readable_header_costs_nothing_that_is_whole()
 }
 
 #[tokio::test]
-async fn there_is_nothing_to_give_up_where_there_is_no_store() {
+async fn truncating_without_a_store_fails() {
     let folder = tempfile::tempdir().unwrap();
     let error = Database::truncate_damaged_log(folder.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -316,7 +315,7 @@ async fn there_is_nothing_to_give_up_where_there_is_no_store() {
 }
 
 #[tokio::test]
-async fn the_log_of_another_store_is_refused() {
+async fn wal_of_another_store_is_refused() {
     let (one, other) = (killed(5, 100).await, killed(5, 100).await);
     fs::copy(&segments(one.path())[0], &segments(other.path())[0]).unwrap();
     let error = opened(other.path()).unwrap_err();
@@ -325,7 +324,7 @@ async fn the_log_of_another_store_is_refused() {
 }
 
 #[tokio::test]
-async fn no_byte_of_a_log_makes_it_panic_or_show_what_was_not_committed() {
+async fn changed_bytes_never_panic_or_add_commits() {
     let sound = killed(5, 100).await;
     let [segment] = &segments(sound.path())[..] else { panic!("one segment") };
     let whole = fs::read(segment).unwrap();
@@ -346,13 +345,13 @@ async fn no_byte_of_a_log_makes_it_panic_or_show_what_was_not_committed() {
     }
 }
 
-/// How long a gigabyte of rows of 1 KiB takes, and how much memory at the most: it says so.
+/// Prints the duration and the peak memory of recovering one gigabyte of rows of 1 KiB.
 #[tokio::test]
 #[ignore = "writes a gigabyte: cargo test --release -p coditect-store --lib a_gigabyte -- --ignored --nocapture"]
 async fn a_gigabyte_is_recovered() {
     const BATCHES: u64 = 1 << 10;
     const ROWS: u64 = 1 << 10;
-    // In no order; none begins with 0xff.
+    // Unordered keys, none of which begins with 0xff.
     let key = |row: u64| (row.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 1).to_be_bytes();
     let folder = tempfile::tempdir_in(".").unwrap();
     let disk: Arc<dyn Vfs> = Arc::new(Directory::make(folder.path()).unwrap());
