@@ -8,8 +8,8 @@ use crate::engine::names::SYSTEM;
 ///
 /// # Errors
 ///
-/// `AlreadyExists` if there is a file of that name; `Unsupported`, with the reason, if the file system has
-/// no way to do this.
+/// `AlreadyExists` if there is a file of that name; `Unsupported`, with the reason, if the file
+/// system has no way to do this.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     SYSTEM.rename_new(from, to)
 }

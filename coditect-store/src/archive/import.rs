@@ -131,12 +131,12 @@ impl Import {
     ///
     /// # Errors
     ///
-    /// Errors of [`verify`](Self::verify), found on the way: after the first frame of rows, imported
-    /// rows remain, and the store cannot be opened. `AlreadyExists` if the destination is not empty; `ImportInProgress` if the
-    /// import of another archive is unfinished; `UniqueViolation`, for a tenant, with the index's
-    /// name if another tenant has one of its values; `IndexBuilding`, for a tenant, if the store
-    /// has an index that is not built; `RevisionMismatch` if another process runs the same import;
-    /// errors of the engine.
+    /// Errors of [`verify`](Self::verify), found on the way: after the first frame of rows,
+    /// imported rows remain, and the store cannot be opened. `AlreadyExists` if the destination is
+    /// not empty; `ImportInProgress` if the import of another archive is unfinished;
+    /// `UniqueViolation`, for a tenant, with the index's name if another tenant has one of its
+    /// values; `IndexBuilding`, for a tenant, if the store has an index that is not built;
+    /// `RevisionMismatch` if another process runs the same import; errors of the engine.
     pub async fn run<R: AsyncRead + Unpin>(
         &self,
         source: R,

@@ -19,11 +19,11 @@
 //!   number.
 //! - Writing and reading use the memory of a few frames.
 //! - **The archive of a store has its rows unchanged**, including index entries, declarations, and
-//!   rows that this program does not declare: a restored store is identical byte for byte, except for the
-//!   high-water mark of versionstamps, which is raised. **The
-//!   archive of a tenant** has primary data only (records, events, counters, pending deletions),
-//!   since it goes into a store with other records and declarations: its index entries are made
-//!   anew, including global ones, and a unique value that is taken fails with the index's name.
+//!   rows that this program does not declare: a restored store is identical byte for byte, except
+//!   for the high-water mark of versionstamps, which is raised. **The archive of a tenant** has
+//!   primary data only (records, events, counters, pending deletions), since it goes into a store
+//!   with other records and declarations: its index entries are made anew, including global ones,
+//!   and a unique value that is taken fails with the index's name.
 //! - Events keep their order, and later events follow them: an import advances the database's
 //!   version to [`Summary::version`].
 //! - An interrupted [`Import`] can be resumed; until it completes, the store cannot be opened.

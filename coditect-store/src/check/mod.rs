@@ -9,10 +9,11 @@
 //!
 //! # Invariants
 //!
-//! Each finding was true at one version: concurrent writes cause none. A faulty row is reported and skipped, so that no fault hides another; memory is bounded, and
-//! findings are reported as they are made. Only a [repair](Check::repairing) changes data, and only
-//! index entries and counters, since the right contents of a record are unknown. (Counting indexes
-//! are recounted beside the index, which writes and increments the catalog's epoch.)
+//! Each finding was true at one version: concurrent writes cause none. A faulty row is reported and
+//! skipped, so that no fault hides another; memory is bounded, and findings are reported as they
+//! are made. Only a [repair](Check::repairing) changes data, and only index entries and counters,
+//! since the right contents of a record are unknown. (Counting indexes are recounted beside the
+//! index, which writes and increments the catalog's epoch.)
 //!
 //! The file of the embedded engine has checksums of its own, which
 //! [`Database::check_file`](crate::engine::Database::check_file) verifies while no process has it

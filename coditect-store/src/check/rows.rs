@@ -131,8 +131,8 @@ impl Rows<'_> {
         }
     }
 
-    /// Compares the counters of the last tenant with its records, after its last row. Recounts differing
-    /// counters if the rows were not read at one version.
+    /// Compares the counters of the last tenant with its records, after its last row. Recounts
+    /// differing counters if the rows were not read at one version.
     async fn check_counters(&mut self, report: &mut Report) -> Result<()> {
         let Some(tally) = self.tally.take() else { return Ok(()) };
         let mut differences = tally.differences();
@@ -153,7 +153,8 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// Checks `rows` of one tenant after the other, each group with all rows that it is compared with.
+    /// Checks `rows` of one tenant after the other, each group with all rows that it is compared
+    /// with.
     async fn check_rows(&mut self, rows: Vec<CheckedRow>, report: &mut Report) -> Result<()> {
         let mut pending = Vec::new();
         for CheckedRow { key, value } in rows {

@@ -19,7 +19,8 @@
 //! ```
 //!
 //! Each case gets an empty database of its own, and uses only the contract. Cases do not depend on
-//! timing as long as a transaction ends within five seconds. [`conformance_suite!`] lists the cases.
+//! timing as long as a transaction ends within five seconds. [`conformance_suite!`] lists the
+//! cases.
 //!
 //! [`conformance_suite!`]: crate::conformance_suite
 //!
@@ -99,8 +100,8 @@
 //! # Beyond the contract
 //!
 //! Tests of the embedded engine cover `Corrupt` and the `source()` of errors, which need a failing
-//! disk, and versions across clock changes and restarts. Tests of the retry loop cover backoff. Keys
-//! of exactly 10,000 bytes do not fit under a prefix; the recordings contain them.
+//! disk, and versions across clock changes and restarts. Tests of the retry loop cover backoff.
+//! Keys of exactly 10,000 bytes do not fit under a prefix; the recordings contain them.
 
 #![expect(clippy::unwrap_used, reason = "a case fails by panicking")]
 
@@ -305,7 +306,8 @@ crate::conformance_suite! { @list @cases }
 pub struct Subject(Result<(Database, Box<dyn Any>), String>);
 
 impl Subject {
-    /// Returns a subject with a guard, such as the temporary folder, that is dropped after the case.
+    /// Returns a subject with a guard, such as the temporary folder, that is dropped after the
+    /// case.
     pub fn keeping(database: Database, guard: impl Any) -> Self {
         Self(Ok((database, Box::new(guard))))
     }

@@ -1,5 +1,5 @@
-//! A transaction's own writes: visibility, reads without conflicts, and the conflicts that own writes
-//! add.
+//! A transaction's own writes: visibility, reads without conflicts, and the conflicts that own
+//! writes add.
 
 use super::{
     AtomicOp, Database, ErrorKind, KeySelector, RangeQuery, Transaction, keys, kind, value, write,

@@ -100,8 +100,8 @@ async fn wait_for_key(database: &Database, key: &str) {
     }
 }
 
-/// Adds 1 to a counter while the commit fails with `fault`. Returns the result, the number of attempts,
-/// and the counter.
+/// Adds 1 to a counter while the commit fails with `fault`. Returns the result, the number of
+/// attempts, and the counter.
 async fn added(
     database: &Database,
     fault: Fault,

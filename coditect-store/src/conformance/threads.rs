@@ -29,8 +29,8 @@ where
     }
 }
 
-/// If a version were assigned before its commit is visible, a transaction that begins in between would
-/// read the old state and pass the conflict check.
+/// If a version were assigned before its commit is visible, a transaction that begins in between
+/// would read the old state and pass the conflict check.
 pub(super) async fn concurrent_updates_are_not_lost(database: Database) {
     const UPDATES: u32 = 25;
     let counting = database.clone();

@@ -44,8 +44,8 @@ impl AtomicOp {
         !matches!(self, Self::SetVersionstampedKey | Self::SetVersionstampedValue)
     }
 
-    /// Returns the outcome for `value`. A versionstamped operation returns its operand unchanged; the
-    /// commit fills the stamp in.
+    /// Returns the outcome for `value`. A versionstamped operation returns its operand unchanged;
+    /// the commit fills the stamp in.
     pub(super) fn apply(self, value: Option<&[u8]>, operand: &[u8]) -> Option<Vec<u8>> {
         let Some(value) = value else {
             return (self != Self::CompareAndClear).then(|| operand.to_vec());

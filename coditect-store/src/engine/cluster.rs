@@ -69,10 +69,12 @@ impl Default for ClusterOptions {
 /// The environment variable with the cluster file for tests and examples.
 pub const CLUSTER_FILE_VARIABLE: &str = "CODITECT_CLUSTER_FILE";
 
-/// The same variable under its former name, so that scripts do not test the embedded engine unnoticed.
+/// The same variable under its former name, so that scripts do not test the embedded engine
+/// unnoticed.
 const FORMER_VARIABLE: &str = "CODITECT_FDB_CLUSTER_FILE";
 
-/// Returns the cluster file that `CODITECT_CLUSTER_FILE`, or else `CODITECT_FDB_CLUSTER_FILE`, names.
+/// Returns the cluster file that `CODITECT_CLUSTER_FILE`, or else `CODITECT_FDB_CLUSTER_FILE`,
+/// names.
 pub fn cluster_file() -> Option<PathBuf> {
     let of = |name| std::env::var_os(name).filter(|file| !file.is_empty());
     of(CLUSTER_FILE_VARIABLE).or_else(|| of(FORMER_VARIABLE)).map(PathBuf::from)

@@ -1,5 +1,5 @@
-//! Fault injection for both engines: a chosen step fails with an error that a cluster may return, so
-//! that tests can check the handling of each error at every step.
+//! Fault injection for both engines: a chosen step fails with an error that a cluster may return,
+//! so that tests can check the handling of each error at every step.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},

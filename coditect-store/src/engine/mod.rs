@@ -451,8 +451,8 @@ impl Snapshot<'_> {
     }
 }
 
-/// Yields to other tasks from time to time: reads of the embedded engine never wait, and a long scan
-/// must not occupy a thread of the runtime.
+/// Yields to other tasks from time to time: reads of the embedded engine never wait, and a long
+/// scan must not occupy a thread of the runtime.
 ///
 /// tokio's budget is 128 steps, and a task switch costs as much as several reads, so several reads
 /// count as one step.

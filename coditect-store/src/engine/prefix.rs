@@ -83,8 +83,8 @@ impl Prefix {
         KeySelector { key, or_equal, ..*selector }
     }
 
-    /// Returns whether `selector` can bound a range without being resolved first: it selects the first
-    /// key at or after its own, and no key of this database follows the prefix.
+    /// Returns whether `selector` can bound a range without being resolved first: it selects the
+    /// first key at or after its own, and no key of this database follows the prefix.
     pub(super) fn can_bound(&self, selector: &KeySelector) -> bool {
         self.is_empty() || selector.offset == 1
     }

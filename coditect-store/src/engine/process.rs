@@ -1,5 +1,5 @@
-//! Detection of forks. A forked process inherits the memory and open files of the process that opened
-//! a database, but neither its threads nor its locks, so it must not use the database.
+//! Detection of forks. A forked process inherits the memory and open files of the process that
+//! opened a database, but neither its threads nor its locks, so it must not use the database.
 
 use std::process;
 

@@ -57,8 +57,8 @@ pub(super) fn template(prefix: &[u8], suffix: &[u8]) -> Vec<u8> {
     [prefix, &[0; Versionstamp::LEN], suffix, &offset.to_le_bytes()].concat()
 }
 
-/// Splits a template into its bytes and the offset of the stamp. Returns `None` if the stamp does not
-/// fit.
+/// Splits a template into its bytes and the offset of the stamp. Returns `None` if the stamp does
+/// not fit.
 pub(super) fn split_template(template: &[u8]) -> Option<(&[u8], usize)> {
     let (bytes, offset) = template.split_last_chunk::<4>()?;
     let offset = usize::try_from(u32::from_le_bytes(*offset)).ok()?;

@@ -1,9 +1,9 @@
 //! Views: consistent reads of a whole database for longer than the lifetime of a transaction, for
 //! exports and checks; and maintenance of the embedded engine's files.
 //!
-//! A [`View`] conflicts with nothing. On the embedded engine it reads one version for as long as it is
-//! pinned. A cluster keeps no version for longer than [`LIFETIME`](super::LIFETIME), so there a view
-//! reads each page at a version of its own: see [`View::consistency`].
+//! A [`View`] conflicts with nothing. On the embedded engine it reads one version for as long as it
+//! is pinned. A cluster keeps no version for longer than [`LIFETIME`](super::LIFETIME), so there a
+//! view reads each page at a version of its own: see [`View::consistency`].
 
 use std::path::Path;
 
@@ -26,7 +26,8 @@ pub struct View(Source);
 #[derive(Clone, Debug)]
 enum Source {
     Embedded(embedded::PinnedSnapshot),
-    /// Reads each page in a transaction of its own; `version` is the version at which the view began.
+    /// Reads each page in a transaction of its own; `version` is the version at which the view
+    /// began.
     Pages {
         database: Database,
         version: u64,
@@ -67,8 +68,8 @@ pub struct ViewStream {
 }
 
 impl ViewStream {
-    /// Returns the next rows; `None` after the last. No page is empty. After an error, the next call
-    /// reads the same page again.
+    /// Returns the next rows; `None` after the last. No page is empty. After an error, the next
+    /// call reads the same page again.
     ///
     /// # Errors
     ///
@@ -100,8 +101,8 @@ impl View {
         Ok(Self(Source::Transaction { tx, version }))
     }
 
-    /// Returns the version that is read; with [`Consistency::EachPage`], the version at which the view
-    /// began.
+    /// Returns the version that is read; with [`Consistency::EachPage`], the version at which the
+    /// view began.
     pub fn version(&self) -> u64 {
         match &self.0 {
             Source::Embedded(pinned) => pinned.version(),
@@ -166,8 +167,8 @@ impl View {
         }
     }
 
-    /// Returns the rows from `begin` (inclusive) to `end` (exclusive), up to the row at which keys and
-    /// values reach `target_bytes`. A damaged value does not end the page.
+    /// Returns the rows from `begin` (inclusive) to `end` (exclusive), up to the row at which keys
+    /// and values reach `target_bytes`. A damaged value does not end the page.
     ///
     /// # Errors
     ///
@@ -259,14 +260,14 @@ impl Database {
         Ok(if sound { FileState::Sound } else { FileState::Repaired })
     }
 
-    /// Truncates the WAL of the store in the folder `path` at its first gap, so that the store can be
-    /// opened. Keeps the commits before the gap, and renames the segments instead of deleting them.
-    /// Returns a description of the lost commits; `None` if there is no gap.
+    /// Truncates the WAL of the store in the folder `path` at its first gap, so that the store can
+    /// be opened. Keeps the commits before the gap, and renames the segments instead of deleting
+    /// them. Returns a description of the lost commits; `None` if there is no gap.
     ///
     /// # Errors
     ///
-    /// Fails as [`open`](Self::open) does, except for a damaged WAL; returns `Unavailable` if there is
-    /// no store.
+    /// Fails as [`open`](Self::open) does, except for a damaged WAL; returns `Unavailable` if there
+    /// is no store.
     pub fn truncate_damaged_log(path: impl AsRef<Path>) -> Result<Option<String>> {
         embedded::Embedded::truncate_damaged_log(path.as_ref())
     }

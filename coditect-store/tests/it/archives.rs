@@ -70,7 +70,8 @@ pub(crate) async fn filled(tasks: u64) -> Store {
     store
 }
 
-/// Returns all rows of a database, without the value of the high-water mark, which an import raises.
+/// Returns all rows of a database, without the value of the high-water mark, which an import
+/// raises.
 pub(crate) async fn rows(database: &Database) -> Rows {
     let query = RangeQuery::new(b"", b"\xff");
     let rows = database.begin().get_range(&query).await.unwrap().rows;

@@ -1,5 +1,5 @@
-//! Checks of a store that is written meanwhile, on a database whose views are not of one version, as
-//! a cluster's are: what is found was true at one version.
+//! Checks of a store that is written meanwhile, on a database whose views are not of one version,
+//! as a cluster's are: what is found was true at one version.
 
 use std::cell::Cell;
 

@@ -1,5 +1,5 @@
-//! The engines depend on no runtime: they work in one without timers or with a single blocking thread, in
-//! several after each other, in none, and refuse to in a forked process.
+//! The engines depend on no runtime: they work in one without timers or with a single blocking
+//! thread, in several after each other, in none, and refuse to in a forked process.
 
 use std::{
     future::Future,
@@ -244,8 +244,8 @@ fn in_a_fork(child: impl Fn() -> std::result::Result<(), String> + Send + Sync +
         std::fs::write(&path, found.err().unwrap_or_else(|| "as expected".to_owned()))
     };
     #[expect(unsafe_code, reason = "there is no other way to fork")]
-    // SAFETY: the child has no other threads, and waits for none. It uses only files and the allocator of
-    // the C library, which work after a fork.
+    // SAFETY: the child has no other threads, and waits for none. It uses only files and the
+    // allocator of the C library, which work after a fork.
     unsafe {
         command.pre_exec(run)
     };

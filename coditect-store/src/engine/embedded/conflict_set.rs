@@ -39,8 +39,8 @@ pub(super) struct ConflictSet {
 struct Generation {
     /// Single keys, the most common case, with the version of their last write.
     points: BTreeMap<Vec<u8>, u64>,
-    /// Ranges: each key begins a range that ends at the next key, with the version of its last write,
-    /// or 0.
+    /// Ranges: each key begins a range that ends at the next key, with the version of its last
+    /// write, or 0.
     ranges: BTreeMap<Vec<u8>, u64>,
     /// Version of the last write; if there is none, of the last one before this generation.
     last: u64,

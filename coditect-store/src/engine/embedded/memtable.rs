@@ -200,8 +200,8 @@ impl Memtable {
         self.apply(&encoder.take());
     }
 
-    /// Divides the content into memtables of about `bytes` each, as `length` counts them. Those with
-    /// tombstones come first; each is returned with whether it has any.
+    /// Divides the content into memtables of about `bytes` each, as `length` counts them. Those
+    /// with tombstones come first; each is returned with whether it has any.
     pub(super) fn slices(
         &self,
         bytes: u64,

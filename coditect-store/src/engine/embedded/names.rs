@@ -1,10 +1,10 @@
 //! Durable names: creating, renaming and syncing folders on file systems of all kinds.
 //!
-//! The name of a file is durable once its folder is synced, that of a folder once its parent is. Files
-//! are renamed atomically and without replacing another file: by renameat2(2) with `RENAME_NOREPLACE`
-//! on Linux, else by a hard link. exFAT and some network and FUSE file systems lack one of the two. A
-//! file system that lacks both, or cannot sync folders, is refused, since a power loss could lose
-//! commits there.
+//! The name of a file is durable once its folder is synced, that of a folder once its parent is.
+//! Files are renamed atomically and without replacing another file: by renameat2(2) with
+//! `RENAME_NOREPLACE` on Linux, else by a hard link. exFAT and some network and FUSE file systems
+//! lack one of the two. A file system that lacks both, or cannot sync folders, is refused, since a
+//! power loss could lose commits there.
 
 use std::{
     fs,

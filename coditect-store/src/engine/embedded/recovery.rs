@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{Error, ErrorKind, Result};
 
-/// Replays the WAL. Returns its last key range in a memtable of about `bytes`; the ranges before are
-/// written to the B-tree, if there is `space`.
+/// Replays the WAL. Returns its last key range in a memtable of about `bytes`; the ranges before
+/// are written to the B-tree, if there is `space`.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! The version registry: the latest published version, and older versions that transactions may still
-//! read.
+//! The version registry: the latest published version, and older versions that transactions may
+//! still read.
 
 use std::{
     collections::VecDeque,
@@ -133,7 +133,8 @@ impl VersionRegistry {
     ///
     /// # Errors
     ///
-    /// `FutureVersion`; `TransactionTooOld` if the version is too old or was never pinned; `Closed`.
+    /// `FutureVersion`; `TransactionTooOld` if the version is too old or was never pinned;
+    /// `Closed`.
     pub(super) fn snapshot_at(&self, version: u64) -> Result<(Arc<CommittedVersion>, Instant)> {
         let latest = self.latest()?;
         if version > latest.version {

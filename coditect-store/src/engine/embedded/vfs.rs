@@ -1,9 +1,9 @@
 //! The file system interface of the engine: a folder, or memory.
 //!
 //! All disk access goes through this module, so that tests can replace the disk by one that fails,
-//! tears writes and drops unsynced bytes. A write is durable once [`File::sync`] has returned after it,
-//! a name once [`Vfs::sync_dir`] has. Unsynced writes and names may survive a crash completely, in
-//! part, or not at all.
+//! tears writes and drops unsynced bytes. A write is durable once [`File::sync`] has returned after
+//! it, a name once [`Vfs::sync_dir`] has. Unsynced writes and names may survive a crash completely,
+//! in part, or not at all.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +45,8 @@ pub(super) trait Vfs: fmt::Debug + Send + Sync {
     /// Creates an empty file, and replaces any of that name.
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
 
-    /// Renames the file `draft` to `name`. Fails with `AlreadyExists` if there is a file of that name.
+    /// Renames the file `draft` to `name`. Fails with `AlreadyExists` if there is a file of that
+    /// name.
     fn publish(&self, draft: &str, name: &str) -> io::Result<()>;
 
     /// Removes a file. Open handles stay usable.
@@ -296,8 +297,8 @@ impl File for DirectoryFile {
     fn start_writeback(&self, offset: u64, length: usize) {
         use rustix::fs::{Advice, fadvise};
 
-        // Linux starts the writeback of ranges that are advised as not needed, and drops the pages that
-        // are completely inside. A range shorter than a page contains none.
+        // Linux starts the writeback of ranges that are advised as not needed, and drops the pages
+        // that are completely inside. A range shorter than a page contains none.
         if let Some(length) = NonZeroU64::new(length as u64).filter(|length| length.get() < PAGE) {
             let _ = fadvise(&self.file, offset, Some(length), Advice::DontNeed);
         }

@@ -172,8 +172,8 @@ impl WriteMap {
         self.cover(begin, end, Gap { cleared: true, unreadable: false });
     }
 
-    /// Resolves the writes from `begin` to `end`, the keys that a versionstamped key may become, and
-    /// makes the range unreadable.
+    /// Resolves the writes from `begin` to `end`, the keys that a versionstamped key may become,
+    /// and makes the range unreadable.
     pub(super) fn make_unreadable(&mut self, begin: &[u8], end: &[u8]) {
         if begin >= end {
             return;

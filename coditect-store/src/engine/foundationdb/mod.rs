@@ -1,8 +1,8 @@
 //! The engine on a FoundationDB cluster, through FoundationDB's client library (`libfdb_c`).
 //!
-//! The library merges reads with own writes, enforces limits and tracks conflict ranges; the embedded
-//! engine does the same by itself. This module adds key prefixes, exact page limits, timeouts, and
-//! errors that state what the caller can do.
+//! The library merges reads with own writes, enforces limits and tracks conflict ranges; the
+//! embedded engine does the same by itself. This module adds key prefixes, exact page limits,
+//! timeouts, and errors that state what the caller can do.
 //!
 //! Nothing here depends on the location of a key in the cluster.
 
@@ -42,17 +42,17 @@ use crate::{Error, ErrorKind, Result, telemetry};
 /// Special key that advances versions (manual: "Special keys", management module).
 const MIN_VERSION: &[u8] = b"\xff\xff/management/min_required_commit_version";
 
-/// Maximum duration of a recovery after an advance of versions, until the first read: storage servers
-/// answer once they have reached the new version.
+/// Maximum duration of a recovery after an advance of versions, until the first read: storage
+/// servers answer once they have reached the new version.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The connections of this process by cluster file. They are shared, and stay open until the process
-/// exits, since connecting is slow.
+/// The connections of this process by cluster file. They are shared, and stay open until the
+/// process exits, since connecting is slow.
 static CONNECTIONS: LazyLock<Mutex<HashMap<PathBuf, Arc<Database>>>> =
     LazyLock::new(Mutex::default);
 
-/// Maximum number of watches of a connection, which several databases share; the limit of a database
-/// is [`WATCH_LIMIT`].
+/// Maximum number of watches of a connection, which several databases share; the limit of a
+/// database is [`WATCH_LIMIT`].
 const MAX_CONNECTION_WATCHES: i32 = 1_000_000;
 
 /// A handle to a cluster; cheap to clone.
@@ -110,8 +110,8 @@ impl Cluster {
         self.0.closed.send_replace(true);
     }
 
-    /// Advances the versions of the cluster past `version`, as `advanceversion` of `fdbcli` does. The
-    /// cluster recovers and is unavailable for a moment. Returns once a read succeeds again.
+    /// Advances the versions of the cluster past `version`, as `advanceversion` of `fdbcli` does.
+    /// The cluster recovers and is unavailable for a moment. Returns once a read succeeds again.
     pub(super) async fn advance(&self, version: u64) -> Result<()> {
         let until = Instant::now() + RECOVERY_TIMEOUT;
         loop {

@@ -1,8 +1,8 @@
 //! The network thread of FoundationDB's client library, shared by all databases of the process.
 //!
-//! The network can be started once per process, and must be stopped before the process exits (manual:
-//! "Network"). It starts with the first database. An `atexit` handler stops it, on a thread of its
-//! own. An idle network costs nothing.
+//! The network can be started once per process, and must be stopped before the process exits
+//! (manual: "Network"). It starts with the first database. An `atexit` handler stops it, on a
+//! thread of its own. An idle network costs nothing.
 
 use std::{
     mem,
@@ -44,8 +44,9 @@ fn start_once(trace_folder: Option<&Path>) -> Result<()> {
             .map_err(start_error)?;
     }
     #[expect(unsafe_code, reason = "booting requires a promise to stop the network; `stop` does")]
-    // SAFETY: the guard must be dropped before the process exits, which stops and joins the network's
-    // thread. `stop` does so; it is registered here, and runs before the exit handlers of the library.
+    // SAFETY: the guard must be dropped before the process exits, which stops and joins the
+    // network's thread. `stop` does so; it is registered here, and runs before the exit handlers of
+    // the library.
     let (running, registered) = unsafe { (builder.boot(), libc::atexit(stop)) };
     *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some(running.map_err(start_error)?);
     if registered != 0 {
@@ -60,8 +61,9 @@ fn start_once(trace_folder: Option<&Path>) -> Result<()> {
 
 /// Stops the network, and joins its thread.
 ///
-/// Exit handlers run on the main thread after its thread-locals were destroyed. FoundationDB's library
-/// has thread-locals, and would crash when it creates them again. So a new thread stops the network.
+/// Exit handlers run on the main thread after its thread-locals were destroyed. FoundationDB's
+/// library has thread-locals, and would crash when it creates them again. So a new thread stops the
+/// network.
 extern "C" fn stop() {
     let Some(running) = RUNNING.lock().unwrap_or_else(PoisonError::into_inner).take() else {
         return;

@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// Bytes added to a byte limit for the overhead that the cluster counts per row. A page of tiny rows
-/// may still need a second request.
+/// Bytes added to a byte limit for the overhead that the cluster counts per row. A page of tiny
+/// rows may still need a second request.
 const ROW_OVERHEAD_SLACK: usize = 4_096;
 
 /// Row limit of a request without a limit, which exact mode requires.

@@ -129,8 +129,8 @@ async fn still_holding(
     Ok(holders.iter().zip(values).filter_map(has_blob).count())
 }
 
-/// Returns the bytes that the counter of `tenant` should have in `view`, which is of one version, or
-/// `None` if records cannot be read.
+/// Returns the bytes that the counter of `tenant` should have in `view`, which is of one version,
+/// or `None` if records cannot be read.
 pub(crate) async fn counted_bytes(
     view: &View,
     root: &Root,
@@ -140,8 +140,8 @@ pub(crate) async fn counted_bytes(
     held(view, root, schema, tenant, &mut |_| ()).await.map(|(_, bytes)| bytes)
 }
 
-/// Returns the blobs that the records of `tenant` hold, and the bytes of all blobs that are counted, or
-/// `None` if records cannot be read.
+/// Returns the blobs that the records of `tenant` hold, and the bytes of all blobs that are
+/// counted, or `None` if records cannot be read.
 async fn held(
     view: &View,
     root: &Root,

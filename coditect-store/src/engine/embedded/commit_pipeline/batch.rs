@@ -29,7 +29,8 @@ const CHECKPOINT_FRACTION: usize = 8;
 /// Commits that share a version and a sync.
 pub(super) struct Batch {
     pub(super) version: u64,
-    /// The resolved mutations, not necessarily applied to the head snapshot or the conflict set yet.
+    /// The resolved mutations, not necessarily applied to the head snapshot or the conflict set
+    /// yet.
     pub(super) prepared: PreparedBatch,
     pub(super) accepted: usize,
     /// Size of the commits as submitted, in bytes.

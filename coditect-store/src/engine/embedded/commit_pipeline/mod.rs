@@ -77,8 +77,8 @@ pub(super) struct CommitPipeline {
     memtable_bytes: usize,
     /// Moving average of the latency of inline writes.
     write_latency: Duration,
-    /// A superseded snapshot, dropped while the disk is busy: it shares most of its nodes with later
-    /// snapshots, and dropping it takes time.
+    /// A superseded snapshot, dropped while the disk is busy: it shares most of its nodes with
+    /// later snapshots, and dropping it takes time.
     deferred_drop: Option<Snapshot>,
     /// Position up to which the WAL is in the B-tree or in a running checkpoint.
     checkpoint_requested: LogPosition,
@@ -328,8 +328,8 @@ impl CommitPipeline {
         (self.writer, self.batches) = (None, None);
     }
 
-    /// Appends a batch to the WAL and submits it to the writer. Returns false after an unrecoverable
-    /// error.
+    /// Appends a batch to the WAL and submits it to the writer. Returns false after an
+    /// unrecoverable error.
     fn close_batch(&mut self, mut batch: Batch, left: usize) -> bool {
         telemetry::batched(batch.prepared.replies.len(), left);
         if batch.accepted > 0 {
@@ -410,7 +410,8 @@ impl CommitPipeline {
         }
     }
 
-    /// Freezes the mutable memtable for a checkpoint, unless it is empty or a checkpoint is running.
+    /// Freezes the mutable memtable for a checkpoint, unless it is empty or a checkpoint is
+    /// running.
     fn begin_checkpoint(&mut self) -> Option<Checkpoint> {
         if self.log_end == self.checkpoint_requested { None } else { self.checkpoint(false) }
     }

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::Error;
 
-/// Maximum size of writes beyond the cleared bytes with which a commit is admitted on a full disk, in
-/// bytes: deletions write bookkeeping records.
+/// Maximum size of writes beyond the cleared bytes with which a commit is admitted on a full disk,
+/// in bytes: deletions write bookkeeping records.
 const MAX_EXCESS_BYTES: usize = 1 << 10;
 
 impl CommitPipeline {

@@ -1,4 +1,5 @@
-//! Synchronization primitives under a schedule that shuttle chooses: the subset that the engine uses.
+//! Synchronization primitives under a schedule that shuttle chooses: the subset that the engine
+//! uses.
 //!
 //! Primitives that shuttle lacks yield to other threads before each operation. Random numbers come
 //! from shuttle, so that a replayed schedule is the same.

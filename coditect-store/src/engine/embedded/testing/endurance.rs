@@ -229,8 +229,8 @@ impl Run {
 async fn endure(disk: &dyn Filled, mib: u64) {
     let started = Instant::now();
     let target = mib << 20;
-    // All keys are new until two fifths are written, after the last fill: overwrites would find free
-    // pages in the file, and not be refused.
+    // All keys are new until two fifths are written, after the last fill: overwrites would find
+    // free pages in the file, and not be refused.
     let keys = (target / 5 * 2 / VALUE / WRITERS).max(4);
     let run = Run {
         database: disk.open(),

@@ -216,8 +216,8 @@ async fn advance_version_applies_to_the_open_batch() {
     let disk = Failing::slow(Duration::from_millis(100));
     let database = database(&disk, &Options::default());
     let first = set(&database, b"first", b"").await.unwrap();
-    // The pipeline writes the first commit, the writer thread the next two in one batch; the last one
-    // is in the open batch.
+    // The pipeline writes the first commit, the writer thread the next two in one batch; the last
+    // one is in the open batch.
     let waiting = [0, 20, 20, 150].map(|after| {
         let database = database.clone();
         tokio::spawn(async move {

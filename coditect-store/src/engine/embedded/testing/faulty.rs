@@ -1,5 +1,5 @@
-//! A simulated disk with faults. From its n-th mutating operation it fails, tears a write, is full, or
-//! ignores syncs; a power loss drops unsynced bytes, completely or in part.
+//! A simulated disk with faults. From its n-th mutating operation it fails, tears a write, is full,
+//! or ignores syncs; a power loss drops unsynced bytes, completely or in part.
 //!
 //! Space is modelled after ext4, xfs and tmpfs: extending a file creates a hole without blocks; a
 //! write into a hole, an allocation and a new file need blocks.

@@ -1,7 +1,7 @@
 //! Disk failures and power losses at every operation.
 //!
-//! The recovered store contains exactly the first n commits, including all acknowledged ones. It may be
-//! refused only if the disk ignored syncs, or if WAL segments are missing.
+//! The recovered store contains exactly the first n commits, including all acknowledged ones. It
+//! may be refused only if the disk ignored syncs, or if WAL segments are missing.
 //!
 //! By default a sample of the operations is tested; all of them with
 //!

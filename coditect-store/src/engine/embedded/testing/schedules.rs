@@ -1,5 +1,5 @@
-//! The engine under controlled schedules: shuttle chooses the next thread at every step, at random or
-//! with few preemptions (PCT).
+//! The engine under controlled schedules: shuttle chooses the next thread at every step, at random
+//! or with few preemptions (PCT).
 //!
 //! Each workload runs under a few hundred schedules; more with
 //!

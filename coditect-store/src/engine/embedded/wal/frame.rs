@@ -31,8 +31,8 @@ impl FrameBuilder {
         self.0.len().next_multiple_of(ALIGNMENT)
     }
 
-    /// Completes the frame, as the one after the frame with the checksum `predecessor`, in the segment
-    /// of `header`. Returns its checksum.
+    /// Completes the frame, as the one after the frame with the checksum `predecessor`, in the
+    /// segment of `header`. Returns its checksum.
     pub(super) fn finish(&mut self, header: Header, predecessor: u32, version: u64) -> u32 {
         let payload = u32::try_from(self.0.len() - HEADER_BYTES).unwrap_or(u32::MAX);
         self.0[0..4].copy_from_slice(&header.magic());

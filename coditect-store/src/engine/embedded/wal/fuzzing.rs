@@ -19,8 +19,8 @@ const NUMBER: u64 = 2;
 const SALT: u64 = 3;
 const SEGMENT: &str = "log-0000.wal";
 
-/// Checks that a replay returns a prefix of the frames, or refuses the log if a frame before intact ones
-/// is missing.
+/// Checks that a replay returns a prefix of the frames, or refuses the log if a frame before intact
+/// ones is missing.
 ///
 /// The first byte selects the use of the rest: damage, the payload of a frame, the bytes after a
 /// header, or a header.

@@ -1,5 +1,5 @@
-//! The write-ahead log (WAL): each batch of commits is appended as one frame, with one write and one
-//! sync.
+//! The write-ahead log (WAL): each batch of commits is appended as one frame, with one write and
+//! one sync.
 //!
 //! # Invariants
 //!
@@ -7,12 +7,13 @@
 //! frame on disk can be torn after a crash, and it was not acknowledged. An intact frame after one
 //! that is not proves that acknowledged commits are damaged: such a log is refused, not truncated.
 //!
-//! The B-tree file records the segment of the last frame that it contains. That segment exists until
-//! a later checkpoint records another one. Each segment names its successor before the successor's
-//! first frame is written. So every segment with acknowledged frames that the B-tree lacks is named,
-//! and a store with a missing segment is refused. A segment that nothing names has no acknowledged
-//! frame: a crash came between its creation and its naming. Without any segment a store opens only if
-//! the B-tree file records a clean shutdown, after which it contains all commits.
+//! The B-tree file records the segment of the last frame that it contains. That segment exists
+//! until a later checkpoint records another one. Each segment names its successor before the
+//! successor's first frame is written. So every segment with acknowledged frames that the B-tree
+//! lacks is named, and a store with a missing segment is refused. A segment that nothing names has
+//! no acknowledged frame: a crash came between its creation and its naming. Without any segment a
+//! store opens only if the B-tree file records a clean shutdown, after which it contains all
+//! commits.
 //!
 //! # On-disk format
 //!
@@ -32,18 +33,18 @@
 //! key        length (2) ‖ bytes
 //! ```
 //!
-//! Numbers are little-endian. The magic of a frame is the CRC-32C of the salt of its segment, so that
-//! no other bytes match it. The checksum of a frame covers the salt of its segment and the bytes of
-//! the frame after the checksum; `predecessor` is the checksum of the previous frame, in this segment
-//! or an earlier one. A segment file is written to its full length and synced before it is used, so
-//! that a commit changes neither lengths nor names. Once the B-tree contains all frames of a segment
-//! and requires a later one, the segment is recycled with a new number and salt, which invalidate its
-//! old frames.
+//! Numbers are little-endian. The magic of a frame is the CRC-32C of the salt of its segment, so
+//! that no other bytes match it. The checksum of a frame covers the salt of its segment and the
+//! bytes of the frame after the checksum; `predecessor` is the checksum of the previous frame, in
+//! this segment or an earlier one. A segment file is written to its full length and synced before
+//! it is used, so that a commit changes neither lengths nor names. Once the B-tree contains all
+//! frames of a segment and requires a later one, the segment is recycled with a new number and
+//! salt, which invalidate its old frames.
 //!
-//! Recovery reads all intact frames in order, and skips frames that the B-tree contains. Each further
-//! frame must follow the previous one; the first must follow the frame whose checksum the B-tree file
-//! records. A frame that is not intact is a gap if an intact frame follows, and a torn tail otherwise.
-//! New frames continue the last segment.
+//! Recovery reads all intact frames in order, and skips frames that the B-tree contains. Each
+//! further frame must follow the previous one; the first must follow the frame whose checksum the
+//! B-tree file records. A frame that is not intact is a gap if an intact frame follows, and a torn
+//! tail otherwise. New frames continue the last segment.
 
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -126,8 +127,8 @@ impl PendingFrame {
         self.begun.is_some()
     }
 
-    /// Makes the frame durable, after the link to its segment. After an error the content of the disk
-    /// is unknown, and the WAL must not be written again.
+    /// Makes the frame durable, after the link to its segment. After an error the content of the
+    /// disk is unknown, and the WAL must not be written again.
     pub(super) fn write(mut self) -> io::Result<()> {
         if let Some(link) = &self.link {
             link.write()?;
@@ -175,8 +176,8 @@ impl Log {
         Ok(self.used.front().unwrap_or(&active.segment).header.number)
     }
 
-    /// Assigns a position to the next frame. An error leaves the WAL unchanged. The end of a segment is
-    /// reserved for frames that `may_use_reserve`, until the next segment is ready.
+    /// Assigns a position to the next frame. An error leaves the WAL unchanged. The end of a
+    /// segment is reserved for frames that `may_use_reserve`, until the next segment is ready.
     pub(super) fn append(
         &mut self,
         mut frame: FrameBuilder,
@@ -224,8 +225,8 @@ impl Log {
         !self.is_full
     }
 
-    /// Returns the length of the next segment: four times that of the active one, so that small stores
-    /// have small segments.
+    /// Returns the length of the next segment: four times that of the active one, so that small
+    /// stores have small segments.
     fn next_length(&self) -> u64 {
         let length =
             self.active.as_ref().map_or(MIN_SEGMENT_BYTES, |active| active.segment.slot.length * 4);

@@ -27,7 +27,8 @@ pub(crate) struct LogPosition {
 pub(crate) struct Recorded {
     pub(crate) store: u64,
     pub(crate) applied: LogPosition,
-    /// Whether the last shutdown was clean: the B-tree contains all commits, and the WAL may be missing.
+    /// Whether the last shutdown was clean: the B-tree contains all commits, and the WAL may be
+    /// missing.
     pub(crate) is_clean: bool,
 }
 
@@ -85,8 +86,8 @@ struct Read {
     has_later_frames: bool,
 }
 
-/// Calls `apply` with each frame after the recorded position, in order. Stops at the first frame that
-/// does not follow its predecessor, and reports it as [`Replay::lost`].
+/// Calls `apply` with each frame after the recorded position, in order. Stops at the first frame
+/// that does not follow its predecessor, and reports it as [`Replay::lost`].
 pub(crate) fn replay(
     disk: &dyn Vfs,
     recorded: Recorded,
@@ -156,8 +157,8 @@ impl Replay {
         self.lost.get_or_insert_default()
     }
 
-    /// Follows the chain of successors from the recorded segment to detect a missing one, and divides
-    /// the segments `found` into used and free ones.
+    /// Follows the chain of successors from the recorded segment to detect a missing one, and
+    /// divides the segments `found` into used and free ones.
     fn arrange(&mut self, found: BTreeMap<u64, Read>, recorded: Recorded) {
         let first = recorded.applied.segment;
         if !recorded.is_clean && !found.contains_key(&first) {

@@ -26,8 +26,8 @@ pub(super) const FRAMES: u64 = 2 * HEADER_BYTES as u64;
 pub(super) const MIN_SEGMENT_BYTES: u64 = 1 << 20;
 /// Maximum length of a segment, in bytes, except for a longer frame.
 pub(super) const MAX_SEGMENT_BYTES: u64 = 64 << 20;
-/// Bytes of a new segment that are written and synced at once, so that syncs of commits are not delayed
-/// for long.
+/// Bytes of a new segment that are written and synced at once, so that syncs of commits are not
+/// delayed for long.
 const FILL_BYTES: u64 = 1 << 20;
 
 const PREFIX: &str = "log-";
@@ -62,8 +62,8 @@ pub(super) struct Segment {
 }
 
 impl Header {
-    /// Returns the first bytes of each frame, by which a replay finds frames after damage. They depend
-    /// on the salt, so that neither old frames nor stored values match.
+    /// Returns the first bytes of each frame, by which a replay finds frames after damage. They
+    /// depend on the salt, so that neither old frames nor stored values match.
     pub(super) fn magic(self) -> [u8; 4] {
         crc32c::crc32c(&self.salt.to_le_bytes()).to_le_bytes()
     }
@@ -131,8 +131,8 @@ impl Header {
         })
     }
 
-    /// Returns the header of a segment. If the two copies differ, a crash interrupted the update, and
-    /// the later one is valid.
+    /// Returns the header of a segment. If the two copies differ, a crash interrupted the update,
+    /// and the later one is valid.
     pub(super) fn of(bytes: &[u8]) -> Option<Result<Self>> {
         let copies = bytes.chunks(HEADER_BYTES).take(2).filter_map(Self::decode);
         copies.reduce(|a, b| match (a, b) {
@@ -158,8 +158,8 @@ impl SegmentFile {
             .collect()
     }
 
-    /// Creates a file of `length` bytes, which gets its name once it is complete. Stops when `is_wanted`
-    /// returns false.
+    /// Creates a file of `length` bytes, which gets its name once it is complete. Stops when
+    /// `is_wanted` returns false.
     fn create(
         disk: &dyn Vfs,
         name: String,
@@ -231,15 +231,15 @@ pub(crate) fn is_segment(name: &str) -> bool {
     number_of(name).is_some()
 }
 
-/// Returns the number in the name of a segment file. It differs from the number in the header, since
-/// files are recycled.
+/// Returns the number in the name of a segment file. It differs from the number in the header,
+/// since files are recycled.
 fn number_of(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
 }
 
-/// Allocates segments, from recycled files or new ones. A background thread prepares the next segment
-/// before it is needed. Dropping the pool waits for that thread, so that nothing writes to the folder
-/// afterwards.
+/// Allocates segments, from recycled files or new ones. A background thread prepares the next
+/// segment before it is needed. Dropping the pool waits for that thread, so that nothing writes to
+/// the folder afterwards.
 #[derive(Debug)]
 pub(super) struct SegmentPool {
     disk: Arc<dyn Vfs>,
@@ -416,8 +416,8 @@ impl SegmentPool {
         self.next.is_some()
     }
 
-    /// Returns a segment with room for `room` bytes of frames. Waits for the segment in preparation;
-    /// tries a shorter one if that fails.
+    /// Returns a segment with room for `room` bytes of frames. Waits for the segment in
+    /// preparation; tries a shorter one if that fails.
     pub(super) fn acquire(&mut self, room: u64, length: u64) -> io::Result<Segment> {
         let needed = FRAMES + room;
         let mut length = length.max(needed);

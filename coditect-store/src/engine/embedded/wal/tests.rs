@@ -32,7 +32,8 @@ async fn keys(database: &Database) -> Vec<Vec<u8>> {
     page.rows.into_iter().map(|row| row.key).collect()
 }
 
-/// Returns a folder after a kill: the commits of the keys 0, 1, … are in the WAL and not in the B-tree.
+/// Returns a folder after a kill: the commits of the keys 0, 1, … are in the WAL and not in the
+/// B-tree.
 async fn killed(commits: u8, bytes: usize) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::open(folder.path()).unwrap();
