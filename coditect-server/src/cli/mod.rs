@@ -3,4 +3,7 @@
 pub mod args;
 pub mod commands;
 mod contradictions;
+mod program;
 pub mod settings;
+
+pub use program::main;

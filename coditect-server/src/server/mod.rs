@@ -4,6 +4,9 @@
 //! connection does not affect others, and exhausted file descriptors are waited for. Shutdown
 //! steps: not ready, stop accepting, let running requests complete within a time limit, close the
 //! rest.
+//!
+//! The public futures are boxed, so that the code of the server is generated in this crate once,
+//! and not again in each program and test that polls them.
 
 mod background;
 mod descriptors;
@@ -12,6 +15,7 @@ mod service;
 use std::{future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use coditect_store::{ErrorKind, RunError as _};
+use futures_util::future::BoxFuture;
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -123,8 +127,8 @@ impl Server {
     ///
     /// The address is in use or not local, or the store, the certificate or the frontend cannot be
     /// opened.
-    pub async fn bind(config: Config) -> Result<Self, Error> {
-        Self::bind_with(config, Routes::all()?).await
+    pub fn bind(config: Config) -> BoxFuture<'static, Result<Self, Error>> {
+        Box::pin(async { Self::bind_with(config, Routes::all()?).await })
     }
 
     /// Like [`bind`](Self::bind) with other routes, for tests and for programs with their own.
@@ -132,7 +136,11 @@ impl Server {
     /// # Errors
     ///
     /// Same as [`bind`](Self::bind).
-    pub async fn bind_with(mut config: Config, routes: Routes) -> Result<Self, Error> {
+    pub fn bind_with(config: Config, routes: Routes) -> BoxFuture<'static, Result<Self, Error>> {
+        Box::pin(Self::listening(config, routes))
+    }
+
+    async fn listening(mut config: Config, routes: Routes) -> Result<Self, Error> {
         let reserved = descriptors::reserve(config.max_connections);
         config.max_connections = reserved.map_err(Error::Descriptors)?;
         let tls = Tls::open(config.tls_cert.as_deref(), config.tls_key.as_deref())?;
@@ -251,7 +259,15 @@ impl Server {
 
     /// Serves until `stop` resolves, and then until running requests complete, at most for the
     /// configured time. On return all connections and the store are closed.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+    pub fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> BoxFuture<'static, ()> {
+        self.run_boxed(Box::pin(stop))
+    }
+
+    fn run_boxed(self, stop: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+        Box::pin(self.run_until(stop))
+    }
+
+    async fn run_until(mut self, stop: BoxFuture<'static, ()>) {
         let connections = TaskTracker::new();
         let severing = CancellationToken::new();
         if let Some(tls) = self.tls.clone() {
