@@ -194,6 +194,23 @@ async fn blob_taken_over_by_another_record_stays_attached() {
 }
 
 #[tokio::test]
+async fn blob_of_a_new_record_stays_attached_when_the_old_record_is_deleted_or_changed() {
+    let world = world().await;
+    let (album, other) = (world.album(1, 1).await, world.album(2, 1).await);
+    let tx = world.store.begin();
+    tx.insert(&Album { id: 3, ..album.clone() }).await.unwrap();
+    tx.delete::<Album>(tenant(1), 1).await.unwrap();
+    tx.insert(&Album { id: 4, ..other.clone() }).await.unwrap();
+    tx.update(&Album { photos: Vec::new(), ..other.clone() }).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!((world.detached().await, world.bytes().await), (Vec::new(), 200));
+    world.is_sound().await;
+    world.time.advance(READ_LEASE + TimeDelta::seconds(5));
+    assert_eq!(world.store.collect_blobs(world.clock.now()).await.unwrap(), 0);
+    world.is_sound().await;
+}
+
+#[tokio::test]
 async fn caller_may_detach_before_or_after_deleting_the_record() {
     let world = world().await;
     let (album, other) = (world.album(1, 1).await, world.album(2, 1).await);

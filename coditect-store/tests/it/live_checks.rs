@@ -56,14 +56,46 @@ async fn checked_meanwhile(
     tokio::join!(writers, checking).1
 }
 
-/// Conversations of a page each, between the other records of the samples' tenant.
+/// Messages of several pages, between the counters and the sessions of the samples' tenant.
 async fn fill_pages(store: &Store) {
+    let tenant = samples::tenant().id;
     for _ in 0..12 {
-        let title = "x".repeat(60_000);
-        let conversation =
-            &Conversation { id: ConversationId::new(), title, ..samples::conversation() };
-        store.run(|tx| async move { tx.insert(conversation).await }).await.unwrap();
+        let content = "x".repeat(60_000);
+        let message = &Message { id: MessageId::new(), content, ..samples::message() };
+        let append = |tx: Transaction| async move {
+            tx.charge(tenant, Counter::BYTES, message.counted_bytes(), i64::MAX).await?;
+            tx.append(message).await.map(|_| ())
+        };
+        store.run(append).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn check_reports_no_counter_that_changes_while_it_runs() {
+    let store = paged().await;
+    fill(&store).await;
+    // Pages between the counters, the files and the sessions.
+    fill_pages(&store).await;
+    let writing = async |writer, is_done: &Cell<bool>| {
+        let mut open = Vec::new();
+        while writer == 0 && !is_done.get() {
+            let session = &Session { id: SessionId::new(), ..samples::session() };
+            store.run(|tx| async move { session.insert(&tx, 1_000).await }).await.unwrap();
+            open.push(session.id);
+            if open.len() > 3 {
+                let (tenant, id) = (samples::tenant().id, open.remove(0));
+                let delete = |tx: Transaction| async move {
+                    tx.delete_session(tenant, id, samples::session().created_at).await
+                };
+                store.run(delete).await.unwrap();
+            }
+        }
+    };
+    assert_eq!(checked_meanwhile(&store, 20, writing).await, []);
+    // One that is wrong is found all the same.
+    let files = key(&store, "counters", &"files".to_owned());
+    write(&store, &files, Some(&7_i64.to_le_bytes())).await;
+    assert_eq!(faults(&store).await, [Fault::Counter("files")]);
 }
 
 #[tokio::test]
@@ -107,11 +139,7 @@ async fn check_reports_no_fault_of_sessions_and_messages_that_are_created_and_de
             }
         }
     };
-    assert_eq!(checked_meanwhile(&store, 8, writing).await, []);
-    // One that is wrong is found all the same.
-    let files = key(&store, "counters", &"files".to_owned());
-    write(&store, &files, Some(&7_i64.to_le_bytes())).await;
-    assert_eq!(faults(&store).await, [Fault::Counter("files")]);
+    assert_eq!(checked_meanwhile(&store, 40, writing).await, []);
 }
 
 #[tokio::test]

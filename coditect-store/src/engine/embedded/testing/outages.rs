@@ -299,21 +299,26 @@ async fn new_segment_names_are_durable_after_a_kill() {
 /// Full segments are recycled or removed only once the B-tree contains their frames.
 #[tokio::test]
 async fn segments_are_recycled_only_after_their_checkpoint() {
+    const COMMITS: u32 = 240;
     let disk = Faulty::new(None);
-    // More than one and a half segments, and less than a checkpoint.
-    let options = Options { memtable_bytes: 64 << 20, ..Options::default() };
+    // Less than a checkpoint, in four segments of 1, 4, 16 and 64 MiB: of three free ones the
+    // shortest would be removed.
+    let options = Options { memtable_bytes: 256 << 20, ..Options::default() };
     let open = |disk: Arc<dyn Vfs>| {
         let engine = Embedded::start("memory", disk, &options).unwrap();
         Database::of(Engine::Embedded(engine))
     };
     let database = open(Arc::new(disk.clone()));
-    for n in 0..70_u8 {
+    for n in 0..COMMITS {
         let tx = database.begin();
-        tx.set(&[n], &vec![n; 50_000]);
+        tx.set(&n.to_be_bytes(), &vec![7; 95_000]);
         tx.commit().await.unwrap();
     }
+    let segments = disk.names().unwrap().iter().filter(|name| wal::is_segment(name)).count();
+    assert!(segments >= 4, "{segments} segments");
     let again = open(Arc::new(disk.after_power_loss(Unsynced::Kept)));
-    for n in 0..70_u8 {
-        assert!(again.begin().get(&[n]).await.unwrap().is_some(), "{n} is lost");
+    for n in 0..COMMITS {
+        let found = again.begin().get(&n.to_be_bytes()).await.unwrap();
+        assert!(found.is_some(), "{n} is lost");
     }
 }
