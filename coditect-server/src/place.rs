@@ -6,10 +6,11 @@ use std::{
 };
 
 use clap::Args;
-use coditect_store::{
-    Result,
-    engine::{ClusterOptions, Database, Options},
-};
+use coditect_auth::KeyError;
+use coditect_store::engine::{ClusterOptions, Database, Options};
+
+/// File with the master key in the data directory, created after the store at the first start.
+pub(crate) const MASTER_KEY_FILE: &str = "master.key";
 
 /// Location of the store, as given by the settings.
 #[derive(Clone, Debug, Args)]
@@ -43,7 +44,7 @@ pub struct StoreLocation {
 impl StoreLocation {
     /// Opens the database; creates the data directory if it does not exist. A cluster is contacted
     /// by the first operation, not here.
-    pub(crate) fn database(&self, options: &Options) -> Result<Database> {
+    pub(crate) fn database(&self, options: &Options) -> Result<Database, coditect_store::Error> {
         let Some(file) = &self.cluster_file else {
             return Database::open_with(&self.data, options);
         };
@@ -60,8 +61,22 @@ impl StoreLocation {
     }
 
     /// Returns whether a store may exist: `true` for every cluster, since only a read can tell.
-    pub(crate) fn may_have_store(&self) -> Result<bool> {
+    pub(crate) fn may_have_store(&self) -> Result<bool, coditect_store::Error> {
         self.folder().map_or(Ok(true), Database::exists)
+    }
+
+    /// Fails if the data directory has a master key without a store, whose files must have been
+    /// lost: a new store in their place would have no data.
+    pub(crate) fn refuse_missing_store(&self) -> Result<(), coditect_auth::Error> {
+        let Some(folder) = self.folder() else { return Ok(()) };
+        let key = folder.join(MASTER_KEY_FILE);
+        let found = key.try_exists();
+        let found =
+            found.map_err(|source| KeyError::MasterKeyFile { path: key.clone(), source })?;
+        if found && !Database::exists(folder)? {
+            return Err(KeyError::StoreMissing { key }.into());
+        }
+        Ok(())
     }
 }
 

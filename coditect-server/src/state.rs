@@ -22,6 +22,7 @@ use crate::{
     frontend::Frontend,
     http::budget::Budget,
     memories::Memories,
+    place::MASTER_KEY_FILE,
     websocket::Sockets,
 };
 
@@ -34,9 +35,6 @@ const PEPPER_VARIABLE: &str = "CODITECT_PEPPER";
 /// Variable by which tests set the clock of a debug build ahead: a duration such as `3650days`.
 #[cfg(debug_assertions)]
 const CLOCK_OFFSET_VARIABLE: &str = "CODITECT_TEST_CLOCK_OFFSET";
-
-/// File with the master key in the data directory, created at the first start.
-pub(crate) const MASTER_KEY_FILE: &str = "master.key";
 
 /// The state that every handler gets.
 #[derive(Debug)]
@@ -97,7 +95,10 @@ impl App {
         let database = match (config.ephemeral, &config.place.cluster_file) {
             (true, None) => Database::memory()?,
             (true, Some(file)) => Database::temporary_in(file)?,
-            (false, _) => config.place.database(&Options::default())?,
+            (false, _) => {
+                config.place.refuse_missing_store()?;
+                config.place.database(&Options::default())?
+            }
         };
         let store = entities(Store::options()).clock(clock.clone()).open(database).await?;
         let master_key = match env::var_os(MASTER_KEY_VARIABLE) {

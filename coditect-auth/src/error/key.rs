@@ -21,6 +21,18 @@ pub enum KeyError {
         /// Expected path.
         path: PathBuf,
     },
+    /// The data directory has a master key, which is created after the store, and no store. None is
+    /// created in its place.
+    #[error(
+        "the data directory has the master key {} and no store: put store.redb and the files of its \
+         log back, or import a backup; to begin with an empty store, move the key away, or use \
+         another directory",
+        key.display()
+    )]
+    StoreMissing {
+        /// Path of the master key.
+        key: PathBuf,
+    },
     /// The text of the master key is neither hexadecimal nor Base64.
     #[error("the master key is neither hexadecimal nor Base64 text")]
     MasterKeyText,

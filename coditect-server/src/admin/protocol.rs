@@ -17,7 +17,7 @@ use coditect_store::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::state::MASTER_KEY_FILE;
+use crate::place::MASTER_KEY_FILE;
 
 /// Variable with the next master key; takes precedence over the file.
 pub(crate) const NEXT_MASTER_KEY_VARIABLE: &str = "CODITECT_NEW_MASTER_KEY";

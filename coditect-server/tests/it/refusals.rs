@@ -6,7 +6,7 @@ use crate::{
     account::{Device, LOGIN, PASSWORD, credentials},
     client::call,
     folder::{self, Folder},
-    process::{Process, on, refused},
+    process::{Process, on, program, refused},
 };
 
 const EMAIL: &str = "ada@example.org";
@@ -78,6 +78,61 @@ async fn damaged_file_is_refused_and_unchanged() {
         assert!(fs::read(&file).unwrap() == damaged, "{damage}: the file was changed");
         assert!(fs::read(&kept).unwrap() == key);
     }
+}
+
+#[tokio::test]
+async fn lost_store_beside_its_master_key_is_refused() {
+    if folder::is_about_the_folder() {
+        return;
+    }
+    let folder = Folder::new();
+    let device = filled(folder.path()).await;
+    let archive = Folder::new();
+    let archive = archive.path().join("archive");
+    let archive = archive.to_str().unwrap();
+    let verb = |subcommand: &[&str], folder: &Path, arguments: &[&str]| {
+        let mut command = program(subcommand, folder);
+        command.args(arguments);
+        command
+    };
+    let backed_up = verb(&["backup"], folder.path(), &[archive]).output().await.unwrap();
+    assert!(backed_up.status.success(), "{backed_up:?}");
+    let names = || {
+        let entries = fs::read_dir(folder.path()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    for name in names().iter().filter(|name| *name != "master.key") {
+        fs::remove_file(folder.path().join(name)).unwrap();
+    }
+    let unwritten = folder.path().join("unwritten.archive");
+    let refusal = "and no store: put store.redb and the files of its log back";
+    let ended = refused(on(folder.path(), &[])).await;
+    assert!(ended.stderr.contains(refusal), "{}", ended.stderr);
+    let subcommands = [
+        (&["check"][..], &[][..]),
+        (&["check"], &["--repair", "--accept-data-loss"]),
+        (&["inspect"], &[]),
+        (&["export"], &["-"]),
+        (&["backup"], &[unwritten.to_str().unwrap()]),
+        (&["user", "list"], &[]),
+        (&["keys", "list"], &[]),
+        (&["import"], &["--rollback"]),
+    ];
+    for (subcommand, arguments) in subcommands {
+        let ended = verb(subcommand, folder.path(), arguments).output().await.unwrap();
+        let told = String::from_utf8(ended.stderr).unwrap();
+        assert!(!ended.status.success() && told.contains(refusal), "{subcommand:?}: {told}");
+    }
+    assert_eq!(names(), ["master.key"], "nothing was created");
+
+    let restored = verb(&["import"], folder.path(), &[archive]).output().await.unwrap();
+    assert!(restored.status.success(), "{restored:?}");
+    let server = Process::start(on(folder.path(), &[])).await;
+    device.refreshed(server.address).await;
+    server.kill().await;
+    // A new folder has no key.
+    let new = Folder::new();
+    Process::start(on(new.path(), &[])).await.kill().await;
 }
 
 #[tokio::test]

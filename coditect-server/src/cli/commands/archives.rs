@@ -115,6 +115,7 @@ pub(super) async fn import(arguments: &Import) -> Result<Outcome, Error> {
 /// Rolls back an unfinished import.
 async fn rollback(place: &StoreLocation) -> Result<Outcome, Error> {
     if !place.may_have_store()? {
+        place.refuse_missing_store()?;
         return Err(Error::NoStore(Box::new(place.clone())));
     }
     let rolled_back = options().import(database(place)?)?.rollback().await?;

@@ -142,6 +142,7 @@ async fn open(place: &StoreLocation) -> Result<Store, Error> {
 async fn open_with(place: &StoreLocation, options: StoreOptions) -> Result<Store, Error> {
     let missing = || Error::NoStore(Box::new(place.clone()));
     if !place.may_have_store()? {
+        place.refuse_missing_store()?;
         return Err(missing());
     }
     let database = database(place)?;
