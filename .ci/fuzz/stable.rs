@@ -1,5 +1,5 @@
-//! A fuzz target without a fuzzer: what is in its corpus, and changes of that from a seed. The crates' tests
-//! include this file.
+//! Runs a fuzz target without a fuzzer: on each file of its corpus, and on random changes of these
+//! files. The crates' tests include this file.
 
 use std::{
     env, fs,
@@ -8,11 +8,11 @@ use std::{
     path::PathBuf,
 };
 
-/// No input is made longer, in bytes.
-const LONGEST: usize = 16 << 10;
+/// Maximum length of an input, in bytes.
+const MAX_INPUT_BYTES: usize = 16 << 10;
 
-/// Does `body` with each file of the corpus of `target`, and with so many changed ones. The same in every
-/// run: `CODITECT_FUZZ_SEED` changes others, `CODITECT_FUZZ_CASES` so many.
+/// Calls `body` with each file of the corpus of `target`, and with `cases` changed ones. Runs are
+/// reproducible: `CODITECT_FUZZ_SEED` sets the seed, `CODITECT_FUZZ_CASES` the number of cases.
 pub(crate) fn run(target: &str, cases: u64, body: fn(&[u8])) {
     let variable = |name: &str| env::var(name).ok().map(|it| it.parse::<u64>().unwrap());
     let cases = variable("CODITECT_FUZZ_CASES").unwrap_or(cases);
@@ -28,7 +28,7 @@ pub(crate) fn run(target: &str, cases: u64, body: fn(&[u8])) {
     }
 }
 
-/// What is committed for `target`, by name.
+/// Returns the corpus of `target`, in the order of its file names.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.ci/fuzz/corpus").join(target);
     let mut paths: Vec<_> = fs::read_dir(&folder).unwrap().map(|it| it.unwrap().path()).collect();
@@ -37,7 +37,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// Keeps what fails it, to be put into the corpus.
+/// Calls `body`; saves a failing input to a file, to be added to the corpus.
 fn attempt(target: &str, bytes: &[u8], body: fn(&[u8])) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(|| body(bytes))) else { return };
     let mut hash = DefaultHasher::new();
@@ -48,7 +48,7 @@ fn attempt(target: &str, bytes: &[u8], body: fn(&[u8])) {
     resume_unwind(panic);
 }
 
-/// One of the corpus, changed in a few places.
+/// Returns a random file of the corpus with a few random changes.
 fn changed(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = random.one_of(corpus).clone();
     for _ in 0..=random.below(4) {
@@ -62,7 +62,7 @@ fn changed(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
                 bytes.splice(at..at, again);
             }
             3 => {
-                // The rest of another one.
+                // The rest of another file.
                 let other = random.one_of(corpus);
                 bytes.truncate(at);
                 bytes.extend_from_slice(&other[random.below(other.len() + 1)..]);
@@ -74,11 +74,11 @@ fn changed(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
             _ => bytes.push(random.byte()),
         }
     }
-    bytes.truncate(LONGEST);
+    bytes.truncate(MAX_INPUT_BYTES);
     bytes
 }
 
-/// Numbers from a seed (xorshift64*).
+/// Random numbers from a seed (xorshift64*).
 struct Random(u64);
 
 impl Random {

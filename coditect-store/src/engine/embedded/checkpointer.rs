@@ -208,7 +208,7 @@ impl Checkpointer {
             space.release_reserve();
             let reserved = if clears { 0 } else { CLEAR_RESERVE_BYTES };
             if !self.btree.has_space(&slice, reserved)
-                || self.btree.apply_ahead(&slice, log_end.version)? == Written::NoSpace
+                || self.btree.apply_partial(&slice, log_end.version)? == Written::NoSpace
             {
                 return Ok(Written::NoSpace);
             }

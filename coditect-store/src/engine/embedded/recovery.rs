@@ -45,7 +45,7 @@ pub(super) fn recover(
         let Some(end) = slice.end else { return Ok((replayed, slice.memtable)) };
         // The B-tree must not contain anything that the WAL could lose.
         replayed.make_durable()?;
-        if btree.apply_ahead(&slice.memtable, replayed.log_end.version)? == Written::NoSpace {
+        if btree.apply_partial(&slice.memtable, replayed.log_end.version)? == Written::NoSpace {
             // Without space the rest has to be in memory, whatever its size: reads need it.
             space.set_tree_full(true);
             (from, bytes) = (slice.from, usize::MAX / 8);
@@ -91,13 +91,13 @@ pub(super) fn check(disk: &dyn Vfs, btree: &BTreeFile) -> Result<()> {
 
 /// Fails if the WAL ends before the position up to which an earlier attempt has moved it.
 fn check_reached(btree: &BTreeFile, replayed: &Replay) -> Result<()> {
-    let (ahead, log_end) = (btree.ahead(), replayed.log_end.version);
-    if ahead <= log_end {
+    let (partial, log_end) = (btree.partial_checkpoint_version(), replayed.log_end.version);
+    if partial <= log_end {
         return Ok(());
     }
     let message = format!(
-        "the B-tree file contains a part of the commits up to version {ahead}, but the WAL now ends at \
-         version {log_end}: neither is complete; restore a backup"
+        "the B-tree file contains a part of the commits up to version {partial}, but the WAL now \
+         ends at version {log_end}: neither is complete; restore a backup"
     );
     Err(Error::new(ErrorKind::Corrupt, message))
 }

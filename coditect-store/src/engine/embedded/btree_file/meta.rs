@@ -19,9 +19,9 @@ pub(super) const LAST_VERSION: &str = "last_version";
 pub(super) const LOG: &str = "log";
 pub(super) const SEGMENT: &str = "segment";
 pub(super) const CLEAN: &str = "clean";
-pub(super) const AHEAD: &str = "ahead";
+pub(super) const PARTIAL_CHECKPOINT_VERSION: &str = "partial_checkpoint_version";
 
-/// The version of the layout above. Stores of other versions are refused.
+/// Version of the format of the file. Other versions are refused.
 pub(super) const FORMAT_VERSION: u64 = 4;
 
 /// The content of the `meta` table.
@@ -29,53 +29,60 @@ pub(super) struct Meta {
     pub(super) recorded: Recorded,
     /// The version up to which the file contains parts of the WAL beyond the recorded position; 0
     /// for none.
-    pub(super) ahead: u64,
+    pub(super) partial_checkpoint_version: u64,
 }
 
 impl Meta {
     /// Reads the `meta` table, and checks the file's format version.
     pub(super) fn read(database: &Database) -> Result<Self> {
         let read = database.begin_read().map_err(broken)?;
-        let names = [FORMAT, STORE, LAST_VERSION, LOG, SEGMENT, CLEAN, AHEAD];
+        let names = [FORMAT, STORE, LAST_VERSION, LOG, SEGMENT, CLEAN, PARTIAL_CHECKPOINT_VERSION];
         let numbers = match read.open_table(META) {
             Ok(meta) => names.map(|name| value(&meta, name)),
             Err(TableError::TableDoesNotExist(_)) => names.map(|_| Ok(None)),
             Err(error) => {
-                return Err(corrupt("the store's meta table is not ours").with_source(error));
+                return Err(corrupt(
+                    "the B-tree file is not a store: its table `meta` has another type",
+                )
+                .with_source(error));
             }
         };
         let has_other_tables = read.list_tables().map_err(broken)?.next().is_some();
         drop(read);
-        let [format, store, last_version, log, segment, clean, ahead] = numbers;
+        let [format, store, last_version, log, segment, clean, partial] = numbers;
         match format? {
             Some(FORMAT_VERSION) => {}
             None if has_other_tables => {
-                return Err(corrupt("the file is another program's: it has no format version"));
+                return Err(corrupt(
+                    "the B-tree file is not a store: it has tables of another program",
+                ));
             }
-            None => return Err(corrupt("the file is empty: it is not a store")),
+            None => return Err(corrupt("the B-tree file is not a store: it has no tables")),
             Some(newer) if newer > FORMAT_VERSION => {
                 let message = format!(
-                    "the store is of format {newer}; this program reads format {FORMAT_VERSION}: use a \
-                     newer one"
+                    "the store is of format {newer}; this program reads format {FORMAT_VERSION}: \
+                     use a newer version"
                 );
                 return Err(Error::new(ErrorKind::NewerFormat, message));
             }
             Some(older) => {
                 return Err(corrupt(format!(
-                    "the store is of the development format {older}; this program reads {FORMAT_VERSION}"
+                    "the store is of the development format {older}; this program reads format \
+                     {FORMAT_VERSION}"
                 )));
             }
         }
-        let store = store?.ok_or_else(|| corrupt("the store's file has no number"))?;
+        let store = store?.ok_or_else(|| corrupt("the B-tree file has no store number"))?;
         let (version, checksum) = (last_version?.unwrap_or(0), log?.unwrap_or(0));
         let checksum = u32::try_from(checksum)
-            .map_err(|_| corrupt("the store's checksum of its log makes no sense"))?;
+            .map_err(|_| corrupt("the B-tree file has an invalid checksum of its WAL"))?;
         let applied = LogPosition { version, checksum, segment: segment?.unwrap_or(0) };
         let recorded = Recorded { store, applied, is_clean: clean?.is_some() };
-        Ok(Self { recorded, ahead: ahead?.unwrap_or(0) })
+        Ok(Self { recorded, partial_checkpoint_version: partial?.unwrap_or(0) })
     }
 }
 
+/// Makes the commit of `transaction` sync, and a repair after a crash fast.
 pub(super) fn make_durable(
     transaction: &mut WriteTransaction,
 ) -> Result<(), redb::SetDurabilityError> {
@@ -84,6 +91,7 @@ pub(super) fn make_durable(
     Ok(())
 }
 
+/// Creates the tables of an empty store.
 pub(super) fn initialize(database: &Database) -> Result<(), Box<redb::Error>> {
     let write = |database: &Database| -> Result<(), redb::Error> {
         let mut transaction = database.begin_write()?;

@@ -16,7 +16,8 @@
 //!        "log"          → the checksum of that commit's WAL frame
 //!        "segment"      → the number of the segment with that frame, or in which the WAL begins
 //!        "clean"        → 1 after a clean shutdown: the file contains the whole WAL
-//!        "ahead"        → the version up to which the file contains parts of the WAL beside, if any
+//!        "partial_checkpoint_version"
+//!                       → the version up to which the file contains parts of the WAL, if any
 //! ```
 //!
 //! "clean" is removed, and "segment" written, before the first commit after opening is
@@ -37,7 +38,10 @@ use redb::{Builder, Database, OwnedRange, ReadOnlyTable, ReadableDatabase, Stora
 pub(super) use self::opening::{refuse_orphaned_log, sync_often};
 use self::{
     errors::{broken, catch_redb_panic, corrupt, open_error, unavailable},
-    meta::{AHEAD, CLEAN, DATA, LAST_VERSION, LOG, META, Meta, SEGMENT, make_durable},
+    meta::{
+        CLEAN, DATA, LAST_VERSION, LOG, META, Meta, PARTIAL_CHECKPOINT_VERSION, SEGMENT,
+        make_durable,
+    },
     opening::{SharedBackend, create, open_backend},
 };
 use super::{
@@ -55,12 +59,12 @@ const FILE_NAME: &str = "store.redb";
 /// Cache size during a check, in bytes; a check reads each page once.
 const CHECK_CACHE_BYTES: usize = 64 << 20;
 
-/// The writing side; there is one.
+/// The B-tree file, open for writing; there is one writer.
 pub(super) struct BTreeFile {
     database: Database,
     backend: Arc<Backend>,
     recorded: Recorded,
-    ahead: u64,
+    partial_checkpoint_version: u64,
     /// Maximum size of a transaction's data in redb until it commits, in bytes.
     buffer_bytes: u64,
 }
@@ -92,11 +96,11 @@ impl BTreeFile {
             create(disk)?;
         }
         // A crash may have come between creating the file and making its name durable.
-        disk.sync_dir().map_err(|error| unavailable("the data folder cannot be synced", error))?;
+        disk.sync_dir().map_err(|error| unavailable("cannot sync the data folder", error))?;
         let mut builder = Builder::new();
         builder.set_cache_size(cache_bytes);
         builder.set_repair_callback(|session| {
-            tracing::warn!(percent = session.progress() * 100.0, "repairing the store");
+            tracing::warn!(percent = session.progress() * 100.0, "repairing the B-tree file");
         });
         let backend = open_backend(disk)?;
         catch_redb_panic(|| {
@@ -112,7 +116,7 @@ impl BTreeFile {
         match disk.names() {
             Ok(names) => Ok(names.iter().any(|name| name == FILE_NAME)),
             Err(error) if error.kind() == Io::NotFound => Ok(false),
-            Err(error) => Err(unavailable("the data folder cannot be read", error)),
+            Err(error) => Err(unavailable("cannot read the data folder", error)),
         }
     }
 
@@ -130,9 +134,9 @@ impl BTreeFile {
     }
 
     fn start(database: Database, backend: Arc<Backend>, cache_bytes: usize) -> Result<Self> {
-        let Meta { recorded, ahead } = Meta::read(&database)?;
+        let Meta { recorded, partial_checkpoint_version } = Meta::read(&database)?;
         let buffer_bytes = cache_bytes as u64 / 2;
-        Ok(Self { database, backend, recorded, ahead, buffer_bytes })
+        Ok(Self { database, backend, recorded, partial_checkpoint_version, buffer_bytes })
     }
 
     /// Returns the file's record of its WAL.
@@ -147,8 +151,8 @@ impl BTreeFile {
 
     /// Returns the version up to which it may contain parts of the WAL beyond
     /// [`applied`](Self::applied), or 0.
-    pub(super) fn ahead(&self) -> u64 {
-        self.ahead
+    pub(super) fn partial_checkpoint_version(&self) -> u64 {
+        self.partial_checkpoint_version
     }
 
     pub(super) fn snapshot(&self) -> Result<Snapshot> {
@@ -175,11 +179,11 @@ impl BTreeFile {
             } else {
                 meta.remove(CLEAN)?;
             }
-            meta.remove(AHEAD).map(drop)
+            meta.remove(PARTIAL_CHECKPOINT_VERSION).map(drop)
         })?;
         if written == Written::Durably {
             self.recorded = Recorded { applied, is_clean, ..self.recorded };
-            self.ahead = 0;
+            self.partial_checkpoint_version = 0;
         }
         Ok(written)
     }
@@ -198,11 +202,12 @@ impl BTreeFile {
         Ok(written)
     }
 
-    /// Writes `memtable`, a part of the WAL up to `version`; the file is then [ahead](Self::ahead).
-    pub(super) fn apply_ahead(&mut self, memtable: &Memtable, version: u64) -> Result<Written> {
-        let written = self.write(memtable, |meta| meta.insert(AHEAD, version).map(drop))?;
+    /// Writes `memtable`, a part of the WAL up to `version`; the file is then ahead of the recorded position.
+    pub(super) fn apply_partial(&mut self, memtable: &Memtable, version: u64) -> Result<Written> {
+        let written = self
+            .write(memtable, |meta| meta.insert(PARTIAL_CHECKPOINT_VERSION, version).map(drop))?;
         if written == Written::Durably {
-            self.ahead = version;
+            self.partial_checkpoint_version = version;
         }
         Ok(written)
     }
@@ -276,7 +281,7 @@ impl Snapshot {
     pub(super) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         catch_redb_panic(|| {
             let found = self.0.get(key).map_err(broken)?;
-            found.map(|stored| unsealed(key, stored.value())).transpose()
+            found.map(|stored| verified_value(key, stored.value())).transpose()
         })
     }
 
@@ -301,7 +306,7 @@ impl Rows {
                 Order::Descending => self.range.next_back(),
             };
             let Some((key, stored)) = row.transpose().map_err(broken)? else { return Ok(None) };
-            let value = unsealed(key.value(), stored.value()).ok();
+            let value = verified_value(key.value(), stored.value()).ok();
             Ok(Some((key.value().to_vec(), value)))
         })
     }
@@ -330,11 +335,11 @@ impl Batch<'_> {
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         self.check_space()?;
-        let length = SUM_BYTES + value.len();
+        let length = CHECKSUM_BYTES + value.len();
         let mut stored = self.data.insert_reserve(key, length).map_err(broken)?;
-        let (sum, place) = stored.as_mut().split_at_mut(SUM_BYTES);
+        let (sum, content) = stored.as_mut().split_at_mut(CHECKSUM_BYTES);
         sum.copy_from_slice(&checksum(key, value).to_le_bytes());
-        place.copy_from_slice(value);
+        content.copy_from_slice(value);
         Ok(())
     }
 
@@ -351,15 +356,15 @@ impl Batch<'_> {
 }
 
 /// Size of a stored value's checksum, in bytes.
-const SUM_BYTES: usize = 4;
+const CHECKSUM_BYTES: usize = 4;
 
 fn checksum(key: &[u8], value: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(key), value)
 }
 
 /// Returns the value stored under `key`, if its checksum matches.
-fn unsealed(key: &[u8], stored: &[u8]) -> Result<Vec<u8>> {
-    match stored.split_first_chunk::<SUM_BYTES>() {
+fn verified_value(key: &[u8], stored: &[u8]) -> Result<Vec<u8>> {
+    match stored.split_first_chunk::<CHECKSUM_BYTES>() {
         Some((sum, value)) if u32::from_le_bytes(*sum) == checksum(key, value) => {
             Ok(value.to_vec())
         }
@@ -368,7 +373,7 @@ fn unsealed(key: &[u8], stored: &[u8]) -> Result<Vec<u8>> {
 }
 
 pub(super) fn damaged() -> Error {
-    corrupt("a stored value is damaged")
+    corrupt("stored value is damaged: checksum mismatch")
 }
 
 impl fmt::Debug for Snapshot {

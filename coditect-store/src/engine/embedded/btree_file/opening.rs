@@ -27,7 +27,7 @@ thread_local! {
     static SYNCS_OFTEN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Makes this thread's writes sync in small steps, so that commits get between them.
+/// Makes writes of this thread sync in small steps, so that syncs of the WAL are not delayed for long.
 pub(crate) fn sync_often() {
     SYNCS_OFTEN.set(true);
 }
@@ -53,7 +53,7 @@ pub(super) fn open_backend(disk: &dyn Vfs) -> Result<Arc<Backend>> {
     Ok(Arc::new(Backend::new(file)))
 }
 
-/// The backend as redb takes it; `BTreeFile` keeps it, too.
+/// The backend of a redb database, shared with its `BTreeFile`.
 #[derive(Debug)]
 pub(super) struct SharedBackend(pub(super) Arc<Backend>);
 
@@ -84,23 +84,22 @@ impl StorageBackend for SharedBackend {
     }
 }
 
-/// Fails if there is a WAL without its B-tree file: a new store would have none of its commits.
+/// Fails if there is a WAL without a B-tree file, since a new store would lack its commits.
 pub(crate) fn refuse_orphaned_log(disk: &dyn Vfs) -> Result<()> {
-    let names =
-        disk.names().map_err(|error| unavailable("the data folder cannot be read", error))?;
+    let names = disk.names().map_err(|error| unavailable("cannot read the data folder", error))?;
     let Some(name) = names.iter().find(|name| wal::is_segment(name)) else { return Ok(()) };
     let folder = disk.folder();
     Err(corrupt(format!(
-        "{FILE_NAME} is missing in {folder}, but its log is there ({name}): put the file back, or restore \
-         a backup into an empty folder; do not delete the log, which may have the only copy of the last \
-         commits"
+        "{FILE_NAME} is missing in {folder}, but its WAL exists ({name}): put the file back, or \
+         restore a backup into an empty folder; do not delete the WAL, which may have the only copy \
+         of the last commits"
     )))
 }
 
-/// Creates the file atomically: completely under another name, then renamed. If another process was
-/// faster, its file stays.
+/// Creates the file under another name, and renames it once it is complete. Keeps the file of another
+/// process that was faster.
 pub(super) fn create(disk: &dyn Vfs) -> Result<()> {
-    let cannot = |error| unavailable(format!("{} cannot be made", disk.show(FILE_NAME)), error);
+    let cannot = |error| unavailable(format!("cannot create {}", disk.show(FILE_NAME)), error);
     // Processes in different containers may share a folder and a process id.
     let random = getrandom::u64().map_err(|error| cannot(io::Error::other(error.to_string())))?;
     let draft = format!("store.{random:016x}.draft");

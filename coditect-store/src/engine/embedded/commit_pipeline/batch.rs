@@ -150,7 +150,10 @@ impl CommitPipeline {
                     let stored = stored.map_err(|error| self.registry.close_cause(error))?;
                     let mut value = op.apply(stored.as_deref(), &operand);
                     // Consecutive operations on a key become one mutation.
-                    let is_same_key = |next: &PendingMutation| matches!(next, PendingMutation::Atomic { op, key: other, .. } if op.reads_value() && *other == key);
+                    let is_same_key = |next: &PendingMutation| {
+                        matches!(next, PendingMutation::Atomic { op, key: other, .. }
+                            if op.reads_value() && *other == key)
+                    };
                     while let Some(PendingMutation::Atomic { op, operand, .. }) =
                         mutations.next_if(is_same_key)
                     {

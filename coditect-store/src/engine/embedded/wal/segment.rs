@@ -94,7 +94,8 @@ impl Header {
         let format = u32::from_le_bytes(*format);
         if format > FORMAT {
             let message = format!(
-                "the WAL is of format {format}; this program reads format {FORMAT}: use a newer version"
+                "the WAL is of format {format}; this program reads format {FORMAT}: use a newer \
+                 version"
             );
             return Some(Err(Error::new(ErrorKind::NewerFormat, message)));
         }
