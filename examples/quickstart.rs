@@ -2,48 +2,25 @@
 //!
 //! `cargo run -p coditect-examples --bin quickstart`
 
-use coditect_store::{
-    Entity, Error, ErrorKind, Store,
-    engine::Database,
-    entity::{Multi, Unique},
-    indexes,
-    keyspace::Subspace,
-    model::TenantId,
-};
+use coditect_store::{Entity, Error, ErrorKind, Store, engine::Database, model::TenantId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A code snippet of a tenant.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A code snippet of a tenant. Names in quotes are persisted: never change them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Entity)]
+#[entity(subspace = "snippets", version = 1)]
 struct Snippet {
+    #[entity(key)]
     id: Uuid,
+    #[entity(scope)]
     tenant_id: TenantId,
+    /// Unique in a tenant.
+    #[index(unique, name = "snippets_by_title")]
     title: String,
+    /// Oldest first: ids are UUIDs of version 7.
+    #[index(multi, name = "snippets_by_language")]
     language: String,
     body: String,
-}
-
-impl Entity for Snippet {
-    type Scope = TenantId;
-    type Key = Uuid;
-    const SPACE: Subspace<TenantId> = Subspace::tenant("snippets"); // persisted: never rename
-    const VERSION: u8 = 1;
-
-    fn scope(&self) -> TenantId {
-        self.tenant_id
-    }
-
-    fn key(&self) -> Uuid {
-        self.id
-    }
-}
-
-indexes! { Snippet =>
-    /// Titles are unique in a tenant.
-    BY_TITLE ("snippets_by_title", title): Unique<String> = |snippet| Some(snippet.title.clone());
-    /// By language, oldest first (ids are UUIDs of version 7).
-    BY_LANGUAGE ("snippets_by_language", language): Multi<String> =
-        |snippet| Some(snippet.language.clone());
 }
 
 impl Snippet {

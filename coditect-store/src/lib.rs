@@ -113,6 +113,7 @@ pub use schemars;
 
 pub use batch::{BatchLimit, BatchSize};
 pub use clock::{Clock, ManualClock};
+pub use coditect_store_derive::Entity;
 pub use entity::Entity;
 pub use error::{Error, ErrorKind, Result, RunError};
 pub use model::PurgeReport;

@@ -12,7 +12,8 @@
 use std::fmt;
 
 use super::{
-    CountIndexType, CoveringIndexType, Entity, IndexKind, IndexType, codec, record_key, typed,
+    CountIndexType, CoveringIndexType, Entity, IndexKind, IndexType, UniqueIndexType, codec,
+    record_key, typed,
 };
 use crate::{
     Error, ErrorKind, Result,
@@ -277,6 +278,23 @@ impl<E: Entity, K: IndexType> IndexOf<E> for Index<E, K> {
     fn record_key(&self, root: &Root, entry: &KeyValue) -> Result<Vec<u8>> {
         let (scope, key, _) = self.pointer(root, entry)?;
         Ok(record_key::<E>(root, scope, &key))
+    }
+}
+
+impl Error {
+    /// Returns whether a write was refused because another record has the same value in `index`.
+    ///
+    /// ```
+    /// # use coditect_store::{Result, Transaction, model::User};
+    /// # async fn example(tx: Transaction, user: User) -> Result<()> {
+    /// match tx.insert(&user).await {
+    ///     Err(error) if error.violates(&User::BY_EMAIL) => println!("the address is taken"),
+    ///     inserted => inserted?,
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn violates<E, K: UniqueIndexType>(&self, index: &Index<E, K>) -> bool {
+        self.kind() == ErrorKind::UniqueViolation(index.name)
     }
 }
 

@@ -1,7 +1,59 @@
 //! Entities: the type of a record, its key, its indexes, and its encoding.
 //!
-//! An entity is declared beside its type, by an `impl` of [`Entity`] and a list of
-//! [`indexes!`](crate::indexes), in any crate:
+//! An entity is declared beside its type, in any crate. `#[derive(Entity)]` declares it by
+//! attributes:
+//!
+//! ```
+//! use coditect_store::{
+//!     Entity,
+//!     model::{TenantId, UserId},
+//! };
+//! use serde::{Deserialize, Serialize};
+//!
+//! /// An invoice of a billing service.
+//! #[derive(Serialize, Deserialize, Entity)]
+//! #[entity(subspace = "invoices", version = 1)]
+//! struct Invoice {
+//!     #[entity(scope)]
+//!     tenant: TenantId,
+//!     #[entity(key)]
+//!     number: u64,
+//!     #[index(unique, name = "invoices_by_reference")]
+//!     reference: String,
+//!     /// Paid invoices have entries, others have none.
+//!     #[index(multi, name = "invoices_by_payer")]
+//!     paid_by: Option<UserId>,
+//! }
+//!
+//! assert_eq!(Invoice::BY_PAID_BY.name(), "invoices_by_payer");
+//! ```
+//!
+//! The names of subspaces and indexes are persisted, so they are written out. Labels, the types of
+//! the key and of indexed values, and the version are persisted, too: see [`Schema`].
+//!
+//! | attribute | of | |
+//! |---|---|---|
+//! | `#[entity(subspace = "…")]` | the struct | name of the [subspace](Entity::SPACE) |
+//! | `#[entity(version = 1)]` | the struct | [version](Entity::VERSION) of the encoding |
+//! | `#[entity(upgrade = function)]` | the struct | [`Entity::upgrade`], from version 2 on |
+//! | `#[entity(global)]` | the struct | the records belong to no tenant |
+//! | `#[entity(crate = path)]` | the struct | path of this crate, if it is renamed |
+//! | `#[entity(scope)]` | a field | the tenant |
+//! | `#[entity(key)]`, `#[entity(key = "label")]` | fields | the key; of several fields, a composite in their order |
+//! | `#[entity(secret)]` | a field | one of the [`SECRETS`](Entity::SECRETS) |
+//! | `#[entity(blob)]` | a field of type `Blob`, `Option<Blob>` or `Vec<Blob>` | one of the [`BLOBS`](Entity::BLOBS) |
+//! | `#[index(…)]` | a field | an index over the field |
+//! | `#[index(…, constant = NAME, on(a, b))]` | the struct | an index over several fields |
+//! | `#[index(…, constant = NAME, label = "…", value = function, type = V)]` | the struct | an index over values that a function of the record returns |
+//!
+//! An index has a type, `unique`, `multi`, `fan_out`, `count` or `covering(field, …)`; a persisted
+//! `name = "…"`; `global` if it is over all tenants; and optionally `label = "…"`, by default the
+//! name of the field. Its constant is `BY_` and the name of the field, or `constant = NAME`. A
+//! record whose indexed field is `None` has no entry. `fan_out` is over the values of a collection.
+//! `value` is a function as the closure in [`indexes!`](crate::indexes).
+//!
+//! The derive expands to the explicit form, an `impl` of [`Entity`] and a list of
+//! [`indexes!`](crate::indexes):
 //!
 //! ```
 //! use coditect_store::{
@@ -109,7 +161,7 @@ pub(crate) use stream::{POSITION_BYTES, decode_event_at, encode_event_at, event_
 use crate::{
     Error, ErrorKind, Result,
     engine::limits,
-    keyspace::{KeyPart, Root, Scope, Subspace, distinct},
+    keyspace::{AsKey, KeyPart, Root, Scope, Subspace, distinct},
 };
 
 /// A type of record: see the [module](self).
@@ -298,8 +350,14 @@ pub const fn check<E: Entity>() {
 }
 
 /// Returns the key of the record `key` in `scope`.
-pub(crate) fn record_key<E: Entity>(root: &Root, scope: E::Scope, key: &E::Key) -> Vec<u8> {
-    E::SPACE.key(root, scope, key)
+pub(crate) fn record_key<E: Entity>(
+    root: &Root,
+    scope: E::Scope,
+    key: &impl AsKey<E::Key>,
+) -> Vec<u8> {
+    let mut bytes = E::SPACE.prefix(root, scope);
+    key.pack_as(&mut bytes);
+    bytes
 }
 
 /// An encoded record.

@@ -27,12 +27,15 @@ mod range;
 mod root;
 mod subspace;
 
+pub use coditect_store_derive::KeyPart;
 pub use element::{Readable, parse_elements};
 pub use id::TenantId;
 pub use layout::{KeyLayout, table};
 pub use part::KeyPart;
+#[doc(hidden)]
+pub use part::{pack_str, unknown_name};
 pub use position::Position;
-pub use query::KeyQuery;
+pub use query::{AsKey, KeyQuery};
 pub use root::Root;
 pub use subspace::{Global, Scope, ScopeKind, Subspace};
 

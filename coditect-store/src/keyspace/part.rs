@@ -3,6 +3,7 @@
 //! Packing several parts in sequence gives the same bytes as packing one tuple of all their
 //! elements. Packed parts unpack to themselves; other bytes are rejected.
 
+use chrono::{DateTime, Utc};
 use foundationdb_tuple::{
     PackError, PackResult, TupleDepth, TupleUnpack, Uuid, Versionstamp, pack_into,
 };
@@ -15,38 +16,45 @@ use crate::{Error, ErrorKind, Result};
 /// Parts sort as their packed bytes do, element by element: integers by value, strings, bytes and
 /// UUIDs bytewise, `false` before `true`.
 ///
-/// A newtype forwards all calls:
+/// `#[derive(KeyPart)]` implements it for a newtype, for a struct of several parts, and for an enum
+/// without fields, whose variants have persisted names. The layout is persisted: a type in use
+/// keeps its parts and names.
 ///
 /// ```
-/// use coditect_store::{Result, keyspace::KeyPart};
+/// use coditect_store::keyspace::KeyPart;
 ///
-/// #[derive(Clone, Debug, PartialEq)]
+/// #[derive(Clone, Debug, PartialEq, KeyPart)]
 /// struct InvoiceNumber(u64);
 ///
-/// impl KeyPart for InvoiceNumber {
-///     const ELEMENTS: usize = 1;
-///
-///     fn element_types() -> Vec<String> {
-///         u64::element_types()
-///     }
-///
-///     fn pack(&self, key: &mut Vec<u8>) {
-///         self.0.pack(key);
-///     }
-///
-///     fn unpack(rest: &mut &[u8]) -> Result<Self> {
-///         u64::unpack(rest).map(Self)
-///     }
+/// /// Sorts by name, as strings do.
+/// #[derive(Clone, Debug, PartialEq, KeyPart)]
+/// enum State {
+///     #[key(name = "open")]
+///     Open,
+///     #[key(name = "paid")]
+///     Paid,
 /// }
 ///
 /// let mut key = Vec::new();
 /// InvoiceNumber(7).pack(&mut key);
-/// assert_eq!(InvoiceNumber::unpack(&mut key.as_slice())?, InvoiceNumber(7));
+/// State::Paid.pack(&mut key);
+/// let mut rest = key.as_slice();
+/// assert_eq!(InvoiceNumber::unpack(&mut rest)?, InvoiceNumber(7));
+/// assert_eq!(State::unpack(&mut rest)?, State::Paid);
 /// # Ok::<(), coditect_store::Error>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a part of a key or the value of an index",
+    label = "not a key part",
+    note = "derive `KeyPart` for a newtype or an enum without fields, or use an integer, `bool`, \
+            `String`, `Vec<u8>`, `[u8; N]`, `Uuid`, `DateTime<Utc>`, or a tuple of these"
+)]
 pub trait KeyPart: Clone + Send + Sync + 'static {
     /// Number of tuple elements.
     const ELEMENTS: usize;
+
+    /// Whether an element can be null, as in an `Option`.
+    const IS_NULLABLE: bool = false;
 
     /// Returns the types of the elements, in order. The catalog has them for each key and index,
     /// and a store is not opened with others: persisted, never change them for a type in use. A
@@ -96,6 +104,109 @@ elements! {
     String: "string", Vec<u8>: "bytes", Uuid: "uuid"
 }
 
+macro_rules! small_integers {
+    ($($type:ty: $name:literal, $wider:ty;)*) => {$(
+        /// One element: an integer.
+        impl KeyPart for $type {
+            const ELEMENTS: usize = 1;
+
+            fn element_types() -> Vec<String> {
+                vec![$name.to_owned()]
+            }
+
+            fn pack(&self, key: &mut Vec<u8>) {
+                <$wider>::from(*self).pack(key);
+            }
+
+            fn unpack(rest: &mut &[u8]) -> Result<Self> {
+                let number = <$wider as KeyPart>::unpack(rest)?;
+                let small = number.try_into();
+                small.map_err(|_| Error::new(ErrorKind::Corrupt, "a key has an integer out of range"))
+            }
+        }
+    )*};
+}
+
+small_integers! {
+    i8: "i8", i16;
+    u8: "u8", u16;
+}
+
+/// One element: the microseconds since 1970-01-01T00:00Z, an integer. Parts of a microsecond are
+/// dropped, so a field in a key or an index is stored in microseconds as well:
+/// `#[serde(with = "chrono::serde::ts_microseconds")]`.
+impl KeyPart for DateTime<Utc> {
+    const ELEMENTS: usize = 1;
+
+    fn element_types() -> Vec<String> {
+        vec!["time".to_owned()]
+    }
+
+    fn pack(&self, key: &mut Vec<u8>) {
+        self.timestamp_micros().pack(key);
+    }
+
+    fn unpack(rest: &mut &[u8]) -> Result<Self> {
+        let micros = <i64 as KeyPart>::unpack(rest)?;
+        Self::from_timestamp_micros(micros)
+            .ok_or_else(|| Error::new(ErrorKind::Corrupt, "a key has a time out of range"))
+    }
+}
+
+/// The elements of the value, or a null for each. `None` sorts before all values. The value itself
+/// contains no `Option`, and at least one element.
+///
+/// An index over an optional value needs this only to find the records without one: an index whose
+/// closure returns `None` has no entry for the record.
+impl<P: KeyPart> KeyPart for Option<P> {
+    const ELEMENTS: usize = {
+        assert!(P::ELEMENTS > 0, "an optional part of a key has elements");
+        assert!(!P::IS_NULLABLE, "an optional part of a key has no optional parts");
+        P::ELEMENTS
+    };
+    const IS_NULLABLE: bool = true;
+
+    fn element_types() -> Vec<String> {
+        P::element_types().into_iter().map(|kind| format!("{kind}?")).collect()
+    }
+
+    fn pack(&self, key: &mut Vec<u8>) {
+        match self {
+            Some(part) => part.pack(key),
+            None => key.resize(key.len() + Self::ELEMENTS, NULL),
+        }
+    }
+
+    fn unpack(rest: &mut &[u8]) -> Result<Self> {
+        if rest.first() != Some(&NULL) {
+            return P::unpack(rest).map(Some);
+        }
+        let nulls = [NULL].repeat(Self::ELEMENTS);
+        *rest = rest.strip_prefix(&*nulls).ok_or_else(|| unreadable(PackError::BadPrefix))?;
+        Ok(None)
+    }
+}
+
+/// The null of the tuple layer at the top level of a key.
+const NULL: u8 = 0;
+
+/// Appends a string as one element, for derived implementations.
+#[doc(hidden)]
+pub fn pack_str(text: &str, key: &mut Vec<u8>) {
+    pack_into(&text, key);
+}
+
+/// Appends bytes as one element.
+pub(super) fn pack_bytes(bytes: &[u8], key: &mut Vec<u8>) {
+    pack_into(&bytes, key);
+}
+
+/// Returns the error for an unknown name of a variant, for derived implementations.
+#[doc(hidden)]
+pub fn unknown_name(message: &'static str) -> Error {
+    Error::new(ErrorKind::Corrupt, message)
+}
+
 /// A hash or another value of fixed length: one element of bytes.
 impl<const N: usize> KeyPart for [u8; N] {
     const ELEMENTS: usize = 1;
@@ -139,6 +250,7 @@ macro_rules! tuples {
     ($(($($name:ident $at:tt)*))*) => {$(
         impl<$($name: KeyPart),*> KeyPart for ($($name,)*) {
             const ELEMENTS: usize = 0 $(+ $name::ELEMENTS)*;
+            const IS_NULLABLE: bool = false $(|| $name::IS_NULLABLE)*;
 
             fn element_types() -> Vec<String> {
                 [$($name::element_types()),*].concat()
@@ -291,6 +403,27 @@ mod tests {
         refused::<[u8; 4]>(&packed(&[0_u8; 5]));
         refused::<Uuid>(&packed(&Uuid::nil())[..16]);
         refused::<()>(b"\x14");
+    }
+
+    #[test]
+    fn optional_parts_have_a_null_for_each_element() {
+        type Optional = (Option<(u8, String)>, Option<DateTime<Utc>>, i8);
+        let time = DateTime::from_timestamp_micros(1_700_000_000_123_456).unwrap();
+        for parts in [
+            (None, None, -1),
+            (Some((255, String::new())), None, i8::MIN),
+            (Some((0, "a".to_owned())), Some(time), i8::MAX),
+        ] {
+            assert_eq!(unpack_all::<Optional>(&packed(&parts)).unwrap(), parts);
+        }
+        let nulls = packed(&(None::<(u8, String)>, 7_u8));
+        assert_eq!(nulls, foundationdb_tuple::pack(&(None::<u64>, None::<u64>, 7_u64)));
+        assert!(packed(&None::<i64>) < packed(&Some(i64::MIN)));
+        assert_eq!(Optional::element_types(), ["u8?", "string?", "time?", "i8"]);
+        assert!(unpack_all::<Option<(u8, u8)>>(&[NULL]).is_err());
+        assert!(unpack_all::<u8>(&packed(&256_u16)).is_err());
+        assert!(unpack_all::<i8>(&packed(&-129_i16)).is_err());
+        assert!(unpack_all::<DateTime<Utc>>(&packed(&i64::MAX)).is_err());
     }
 
     #[test]

@@ -32,7 +32,6 @@ mod verify;
 mod walk;
 
 use std::{
-    borrow::Borrow,
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, atomic::AtomicU32},
 };
@@ -70,7 +69,7 @@ use crate::{
         self, BlobId, CountIndexType, CoveredBy, CoveringIndexType, Entity, EntitySchema, Index,
         IndexOf, ListIndexType, Schema, UniqueIndexType,
     },
-    keyspace::{KeyPart, KeyQuery, Root},
+    keyspace::{AsKey, KeyQuery, Root},
     telemetry,
 };
 
@@ -141,7 +140,7 @@ impl Transaction {
     pub async fn get<E: Entity>(
         &self,
         scope: E::Scope,
-        key: impl Borrow<E::Key>,
+        key: impl AsKey<E::Key>,
     ) -> Result<Option<E>> {
         self.get_versioned(scope, key).await.map(|stored| stored.map(Versioned::into_record))
     }
@@ -155,7 +154,7 @@ impl Transaction {
     pub async fn get_required<E: Entity>(
         &self,
         scope: E::Scope,
-        key: impl Borrow<E::Key>,
+        key: impl AsKey<E::Key>,
     ) -> Result<E> {
         self.get(scope, key).await?.ok_or_else(|| {
             let message = format!("no such record of {}", E::SPACE.name());
@@ -170,9 +169,9 @@ impl Transaction {
     /// # Errors
     ///
     /// `Limit` if the key is too long.
-    pub fn serialize_on<E: Entity>(&self, scope: E::Scope, key: impl Borrow<E::Key>) -> Result<()> {
+    pub fn serialize_on<E: Entity>(&self, scope: E::Scope, key: impl AsKey<E::Key>) -> Result<()> {
         // After the record's own key, where no row is.
-        let mut begin = self.record_key::<E>(scope, key.borrow())?;
+        let mut begin = self.record_key::<E>(scope, &key)?;
         begin.push(0);
         let end = [begin.as_slice(), &[0]].concat();
         self.engine.add_read_conflict_range(&begin, &end)?;
@@ -187,9 +186,9 @@ impl Transaction {
     pub async fn get_versioned<E: Entity>(
         &self,
         scope: E::Scope,
-        key: impl Borrow<E::Key>,
+        key: impl AsKey<E::Key>,
     ) -> Result<Option<Versioned<E>>> {
-        let key = self.record_key::<E>(scope, key.borrow())?;
+        let key = self.record_key::<E>(scope, &key)?;
         self.read_versioned(&key).await
     }
 
@@ -270,10 +269,10 @@ impl Transaction {
     pub async fn modify<E: Entity>(
         &self,
         scope: E::Scope,
-        key: impl Borrow<E::Key>,
+        key: impl AsKey<E::Key>,
         change: impl FnOnce(&mut E),
     ) -> Result<E> {
-        let key = self.record_key::<E>(scope, key.borrow())?;
+        let key = self.record_key::<E>(scope, &key)?;
         index_maintainer::modify(self, &key, change).await
     }
 
@@ -287,9 +286,9 @@ impl Transaction {
     pub async fn delete<E: Entity>(
         &self,
         scope: E::Scope,
-        key: impl Borrow<E::Key>,
+        key: impl AsKey<E::Key>,
     ) -> Result<Option<E>> {
-        let key = self.record_key::<E>(scope, key.borrow())?;
+        let key = self.record_key::<E>(scope, &key)?;
         index_maintainer::delete(self, &key, None, Some(self.context.clock.now())).await
     }
 
@@ -297,9 +296,9 @@ impl Transaction {
     pub(crate) async fn delete_without_blobs<E: Entity>(
         &self,
         scope: E::Scope,
-        key: impl Borrow<E::Key>,
+        key: impl AsKey<E::Key>,
     ) -> Result<Option<E>> {
-        let key = self.record_key::<E>(scope, key.borrow())?;
+        let key = self.record_key::<E>(scope, &key)?;
         index_maintainer::delete(self, &key, None, None).await
     }
 
@@ -312,10 +311,10 @@ impl Transaction {
     pub async fn delete_at<E: Entity>(
         &self,
         scope: E::Scope,
-        key: impl Borrow<E::Key>,
+        key: impl AsKey<E::Key>,
         revision: Revision,
     ) -> Result<E> {
-        let key = self.record_key::<E>(scope, key.borrow())?;
+        let key = self.record_key::<E>(scope, &key)?;
         let now = self.context.clock.now();
         let deleted = index_maintainer::delete(self, &key, Some(revision), Some(now)).await?;
         deleted.ok_or_else(index_maintainer::missing::<E>)
@@ -331,11 +330,11 @@ impl Transaction {
         &self,
         index: &Index<E, K>,
         scope: K::Scope<E::Scope>,
-        value: impl Borrow<K::Value>,
+        value: impl AsKey<K::Value>,
     ) -> Result<Option<E>> {
         self.context.schema.require::<E>()?;
         let mut key = index.prefix(self.root(), scope);
-        value.borrow().pack(&mut key);
+        value.pack_as(&mut key);
         self.require_readable(index.name()).await?;
         let Some(value) = self.engine.get(&key).await? else {
             return Ok(None);
@@ -384,11 +383,11 @@ impl Transaction {
         &self,
         index: &Index<E, K>,
         scope: K::Scope<E::Scope>,
-        value: impl Borrow<K::Value>,
+        value: impl AsKey<K::Value>,
     ) -> Result<i64> {
         self.context.schema.require::<E>()?;
         let mut key = index.prefix(self.root(), scope);
-        value.borrow().pack(&mut key);
+        value.pack_as(&mut key);
         self.require_readable(index.name()).await?;
         let sum = self.engine.get(&key).await?;
         sum.map_or(Ok(0), |sum| index.sum(&sum))
@@ -435,9 +434,9 @@ impl Transaction {
     pub async fn watch<E: Entity>(
         &self,
         scope: E::Scope,
-        key: impl Borrow<E::Key>,
+        key: impl AsKey<E::Key>,
     ) -> Result<Watch> {
-        let key = self.record_key::<E>(scope, key.borrow())?;
+        let key = self.record_key::<E>(scope, &key)?;
         self.engine.watch(&key).await
     }
 
@@ -463,7 +462,7 @@ impl Transaction {
         self.progress.claims.claim(keys).await
     }
 
-    fn record_key<E: Entity>(&self, scope: E::Scope, key: &E::Key) -> Result<Vec<u8>> {
+    fn record_key<E: Entity>(&self, scope: E::Scope, key: &impl AsKey<E::Key>) -> Result<Vec<u8>> {
         self.context.schema.require::<E>()?;
         Ok(entity::record_key::<E>(self.root(), scope, key))
     }

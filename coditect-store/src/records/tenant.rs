@@ -16,7 +16,7 @@ use crate::{
         CountIndexType, CoveredBy, CoveringIndexType, Entity, EventStream, Index, IndexType,
         ListIndexType, Mutable, StreamIndex, StreamIndexType, Unique, UniqueIndexType,
     },
-    keyspace::{KeyPart, KeyQuery, Position, TenantId},
+    keyspace::{AsKey, KeyPart, KeyQuery, Position, TenantId},
 };
 
 /// A transaction scoped to one tenant, so that no call names the scope. Created by
@@ -58,7 +58,7 @@ impl TenantTransaction {
     /// # Errors
     ///
     /// As there.
-    pub async fn get<E>(&self, key: impl Borrow<E::Key>) -> Result<Option<E>>
+    pub async fn get<E>(&self, key: impl AsKey<E::Key>) -> Result<Option<E>>
     where
         E: Entity<Scope = TenantId>,
     {
@@ -70,7 +70,7 @@ impl TenantTransaction {
     /// # Errors
     ///
     /// As there.
-    pub async fn get_versioned<E>(&self, key: impl Borrow<E::Key>) -> Result<Option<Versioned<E>>>
+    pub async fn get_versioned<E>(&self, key: impl AsKey<E::Key>) -> Result<Option<Versioned<E>>>
     where
         E: Entity<Scope = TenantId>,
     {
@@ -82,7 +82,7 @@ impl TenantTransaction {
     /// # Errors
     ///
     /// As there.
-    pub async fn watch<E>(&self, key: impl Borrow<E::Key>) -> Result<Watch>
+    pub async fn watch<E>(&self, key: impl AsKey<E::Key>) -> Result<Watch>
     where
         E: Entity<Scope = TenantId>,
     {
@@ -137,11 +137,7 @@ impl TenantTransaction {
     /// # Errors
     ///
     /// As there; `Invalid` if `change` moves the record to another tenant.
-    pub async fn modify<E>(
-        &self,
-        key: impl Borrow<E::Key>,
-        change: impl FnOnce(&mut E),
-    ) -> Result<E>
+    pub async fn modify<E>(&self, key: impl AsKey<E::Key>, change: impl FnOnce(&mut E)) -> Result<E>
     where
         E: Entity<Scope = TenantId>,
     {
@@ -153,7 +149,7 @@ impl TenantTransaction {
     /// # Errors
     ///
     /// As there.
-    pub async fn delete<E>(&self, key: impl Borrow<E::Key>) -> Result<Option<E>>
+    pub async fn delete<E>(&self, key: impl AsKey<E::Key>) -> Result<Option<E>>
     where
         E: Entity<Scope = TenantId>,
     {
@@ -165,7 +161,7 @@ impl TenantTransaction {
     /// # Errors
     ///
     /// As there.
-    pub async fn delete_at<E>(&self, key: impl Borrow<E::Key>, revision: Revision) -> Result<E>
+    pub async fn delete_at<E>(&self, key: impl AsKey<E::Key>, revision: Revision) -> Result<E>
     where
         E: Entity<Scope = TenantId>,
     {
@@ -180,7 +176,7 @@ impl TenantTransaction {
     pub async fn find<E, K>(
         &self,
         index: &Index<E, K>,
-        value: impl Borrow<K::Value>,
+        value: impl AsKey<K::Value>,
     ) -> Result<Option<E>>
     where
         E: Entity<Scope = TenantId>,
@@ -220,11 +216,7 @@ impl TenantTransaction {
     /// # Errors
     ///
     /// As there.
-    pub async fn count<E, K>(
-        &self,
-        index: &Index<E, K>,
-        value: impl Borrow<K::Value>,
-    ) -> Result<i64>
+    pub async fn count<E, K>(&self, index: &Index<E, K>, value: impl AsKey<K::Value>) -> Result<i64>
     where
         E: Entity<Scope = TenantId>,
         K: CountIndexType + IndexType<Scope<TenantId> = TenantId>,

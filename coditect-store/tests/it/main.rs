@@ -13,6 +13,7 @@ mod crashes;
 mod damaged_metadata;
 mod declarations;
 mod deletions;
+mod derived;
 mod engines;
 mod faults;
 mod files;
