@@ -2,7 +2,7 @@
 //!
 //! `cargo run -p coditect-examples --bin quickstart`
 
-use coditect_store::{Entity, Error, ErrorKind, Store, engine::Database, model::TenantId};
+use coditect_store::{Entity, Error, Store, engine::Database, model::TenantId, transact};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -47,54 +47,38 @@ async fn main() -> Result<(), Error> {
         Snippet::new(tenant, "greet", "python", "print('hello')"),
         Snippet::new(tenant, "sum", "rust", "values.iter().sum::<u64>()"),
     ];
-    store
-        .run(|tx| {
-            let snippets = &snippets;
-            async move {
-                for snippet in snippets {
-                    tx.insert(snippet).await?;
-                }
-                Ok::<_, Error>(())
-            }
-        })
-        .await?;
+    transact!(store, |tx| {
+        for snippet in &snippets {
+            tx.insert(snippet).await?;
+        }
+        Ok(())
+    })?;
 
     // One page, newest first; its cursor continues the list.
-    let page = store
-        .run(|tx| async move {
-            let rust = tx.scan(&Snippet::BY_LANGUAGE, tenant, "rust".to_owned());
-            rust.rev().page(10, None).await
-        })
-        .await?;
+    let page = transact!(store, |tx| {
+        tx.scan(&Snippet::BY_LANGUAGE, tenant, "rust").rev().page(10, None).await
+    })?;
     assert_eq!(page.items, [snippets[2].clone(), snippets[0].clone()]);
     assert!(page.next.is_none());
 
     // Read and write in one transaction, without interference.
-    let renamed = store
-        .run(|tx| async move {
-            let found = tx.find(&Snippet::BY_TITLE, tenant, "greet".to_owned()).await?;
-            let Some(snippet) = found else { return Ok(None) };
-            let snippet = Snippet { title: "salute".to_owned(), ..snippet };
-            tx.update(&snippet).await?;
-            Ok::<_, Error>(Some(snippet))
-        })
-        .await?;
+    let renamed = transact!(store, |tx| {
+        let found = tx.find(&Snippet::BY_TITLE, tenant, "greet").await?;
+        let Some(snippet) = found else { return Ok(None) };
+        let snippet = Snippet { title: "salute".to_owned(), ..snippet };
+        tx.update(&snippet).await?;
+        Ok(Some(snippet))
+    })?;
     assert_eq!(renamed.map(|snippet| snippet.id), Some(snippets[1].id));
 
     // A duplicate title is refused with the name of the index, and nothing is written.
     let twice = Snippet::new(tenant, "salute", "go", "fmt.Println(\"hello\")");
-    let refused = store.run(|tx| {
-        let twice = &twice;
-        async move { tx.insert(twice).await }
-    });
-    let error = refused.await.err();
-    let kind = error.map(|error| error.kind());
-    assert_eq!(kind, Some(ErrorKind::UniqueViolation(Snippet::BY_TITLE.name())));
+    let refused = transact!(store, |tx| { tx.insert(&twice).await });
+    assert!(refused.is_err_and(|error| error.violates(&Snippet::BY_TITLE)));
 
     // Another tenant sees none of them.
-    let (other, id) = (TenantId::new(), snippets[0].id);
-    let stranger = store.run(|tx| async move { tx.get::<Snippet>(other, id).await });
-    assert_eq!(stranger.await?, None);
+    let strangers = store.begin().get::<Snippet>(TenantId::new(), snippets[0].id).await?;
+    assert_eq!(strangers, None);
 
     #[expect(clippy::print_stdout, reason = "an example says what it did")]
     {

@@ -143,77 +143,189 @@ where
     F: Fn(Transaction) -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    let (started, mut attempts) = (Instant::now(), 0);
-    let result = attempt(database, policy, body, &mut attempts).await;
-    let outcome = match &result {
-        Ok(_) => RunOutcome::Committed,
-        Err(error) => match error.store_error() {
-            Some(failure) if !is_result_of_body(error) => RunOutcome::Failed(failure.kind()),
-            _ => RunOutcome::Refused,
-        },
-    };
-    telemetry::ran(outcome, attempts, started.elapsed());
-    result
+    let mut attempts = Attempts::new(database, policy);
+    loop {
+        let tx = attempts.begin();
+        let ended = match attempts.committed_earlier(&tx).await {
+            Ok(None) => {
+                let outcome = body(tx.clone()).await;
+                attempts.end(&tx, outcome).await
+            }
+            Ok(Some(result)) => Some(attempts.report(Ok(result))),
+            Err(error) => attempts.retry(error.into()).await,
+        };
+        if let Some(result) = ended {
+            return result;
+        }
+    }
 }
 
-/// Makes attempts, numbered by `number`, until one commits or the policy ends them.
-async fn attempt<T, E, F, Fut>(
-    database: &Database,
-    policy: &RetryPolicy,
-    body: F,
-    number: &mut u32,
-) -> Result<T, E>
-where
-    E: RunError,
-    F: Fn(Transaction) -> Fut,
-    Fut: Future<Output = Result<T, E>>,
-{
-    let started = Instant::now();
-    let mut undecided = Undecided { policy, attempts: Vec::new() };
-    loop {
-        *number += 1;
-        let number = *number;
-        let tx = database.begin();
-        let error: E = match undecided.take_committed(&tx).await {
-            Ok(Some(result)) => return Ok(result),
-            Err(error) => error.into(),
-            Ok(None) => match body(tx.clone()).await {
-                Ok(result) => {
-                    let committed = match undecided.set_marker(&tx, number).await {
-                        Ok(()) => tx.commit().await,
-                        Err(error) => Err(error),
-                    };
-                    match committed {
-                        Ok(()) => return Ok(result),
-                        Err(error) => {
-                            if error.kind() == ErrorKind::MaybeCommitted {
-                                undecided.attempts.push((number, result));
-                            }
-                            error.into()
+/// Runs a block in transactions of a [`Store`](crate::Store) until one commits, as
+/// [`Store::run`](crate::Store::run) does. The block is part of the calling function, so it borrows
+/// local variables, mutably too. It may run several times.
+///
+/// ```
+/// # use coditect_store::{Error, Store, model::{Tenant, TenantId}, transact};
+/// # async fn example(store: Store, tenant: TenantId, name: String) -> Result<(), Error> {
+/// let before = transact!(store, |tx| {
+///     let mut record = tx.get_required::<Tenant>(tenant, ()).await?;
+///     let before = std::mem::replace(&mut record.name, name.clone());
+///     tx.update(&record).await?;
+///     Ok(before)
+/// })?;
+/// # let _ = before; Ok(()) }
+/// ```
+///
+/// `?` and `return` end the attempt. The result is a [`Result`](crate::Result), or the type given
+/// as `|tx| -> Result<T, E> { … }`, whose error is a [`RunError`]. A second argument, `transact!(
+/// store, &policy, |tx| { … })`, is a [`RetryPolicy`].
+#[macro_export]
+macro_rules! transact {
+    ($store:expr, |$tx:ident| $body:block) => {
+        $crate::transact!($store, |$tx| -> $crate::Result<_> $body)
+    };
+    ($store:expr, |$tx:ident| -> $result:ty $body:block) => {
+        $crate::transact!($store, &$crate::retry::RetryPolicy::default(), |$tx| -> $result $body)
+    };
+    ($store:expr, $policy:expr, |$tx:ident| $body:block) => {
+        $crate::transact!($store, $policy, |$tx| -> $crate::Result<_> $body)
+    };
+    ($store:expr, $policy:expr, |$tx:ident| -> $result:ty $body:block) => {{
+        let store: &$crate::Store = &$store;
+        let policy: &$crate::retry::RetryPolicy = $policy;
+        let mut attempts = $crate::retry::Attempts::new(store.database(), policy);
+        loop {
+            let attempt = attempts.begin();
+            let ended: ::core::option::Option<$result> =
+                match attempts.committed_earlier(&attempt).await {
+                    ::core::result::Result::Ok(::core::option::Option::None) => {
+                        let $tx = store.typed(attempt.clone());
+                        let outcome = async {
+                            let outcome: $result = $body;
+                            outcome
+                        };
+                        let outcome = outcome.await;
+                        attempts.end(&attempt, outcome).await
+                    }
+                    ::core::result::Result::Ok(::core::option::Option::Some(result)) => {
+                        let result = ::core::result::Result::Ok(result);
+                        ::core::option::Option::Some(attempts.report(result))
+                    }
+                    ::core::result::Result::Err(error) => {
+                        attempts.retry(::core::convert::From::from(error)).await
+                    }
+                };
+            if let ::core::option::Option::Some(result) = ended {
+                break result;
+            }
+        }
+    }};
+}
+
+/// The attempts of one run, for [`transact!`](crate::transact) and [`run`].
+#[doc(hidden)]
+pub struct Attempts<'a, T> {
+    database: &'a Database,
+    undecided: Undecided<'a, T>,
+    started: Instant,
+    number: u32,
+}
+
+impl<'a, T> Attempts<'a, T> {
+    pub fn new(database: &'a Database, policy: &'a RetryPolicy) -> Self {
+        let undecided = Undecided { policy, attempts: Vec::new() };
+        Self { database, undecided, started: Instant::now(), number: 0 }
+    }
+
+    /// Begins the next attempt.
+    pub fn begin(&mut self) -> Transaction {
+        self.number += 1;
+        self.database.begin()
+    }
+
+    /// Returns the result of an earlier attempt that turns out to have committed. Otherwise the
+    /// body runs in `tx`.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the engine, for [`retry`](Self::retry).
+    pub async fn committed_earlier(&mut self, tx: &Transaction) -> Result<Option<T>> {
+        self.undecided.take_committed(tx).await
+    }
+
+    /// Commits `tx` if the body succeeded. Returns the result of the run, or `None` if there is
+    /// another attempt.
+    pub async fn end<E: RunError>(
+        &mut self,
+        tx: &Transaction,
+        outcome: Result<T, E>,
+    ) -> Option<Result<T, E>> {
+        let number = self.number;
+        let error = match outcome {
+            Ok(result) => {
+                let committed = match self.undecided.set_marker(tx, number).await {
+                    Ok(()) => tx.commit().await,
+                    Err(error) => Err(error),
+                };
+                match committed {
+                    Ok(()) => return Some(self.report(Ok(result))),
+                    Err(error) => {
+                        if error.kind() == ErrorKind::MaybeCommitted {
+                            self.undecided.attempts.push((number, result));
                         }
+                        error.into()
                     }
                 }
-                Err(error) if !is_result_of_body(&error) => error,
-                // The body's error is final only if no earlier attempt can still commit.
-                Err(error) => match undecided.fence(database, number).await {
-                    Ok(()) => return Err(error),
-                    Err(failure) => failure.into(),
-                },
+            }
+            Err(error) if !is_result_of_body(&error) => error,
+            // The body's error is final only if no earlier attempt can still commit.
+            Err(error) => match self.undecided.fence(self.database, number).await {
+                Ok(()) => return Some(self.report(Err(error))),
+                Err(failure) => failure.into(),
             },
         };
-        let delay = delay(policy, number);
-        let has_budget = number < policy.max_attempts && started.elapsed() + delay < policy.timeout;
+        self.retry(error).await
+    }
+
+    /// Waits for the delay after the failure `error` of an attempt. Returns the result of the run
+    /// if there is no other attempt.
+    pub async fn retry<E: RunError>(&mut self, error: E) -> Option<Result<T, E>> {
+        let policy = self.undecided.policy;
+        let delay = delay(policy, self.number);
+        let has_budget =
+            self.number < policy.max_attempts && self.started.elapsed() + delay < policy.timeout;
         let reason = error.store_error().map(Error::kind);
-        match reason {
-            _ if has_budget && error.store_error().is_some_and(Error::is_retryable) => {}
-            Some(ErrorKind::MaybeCommitted) if has_budget && undecided.may_retry(&error) => {}
-            Some(ErrorKind::MaybeCommitted) => return Err(error),
-            _ if undecided.attempts.is_empty() => return Err(error),
-            _ => return Err(maybe_committed().into()),
+        let last = match reason {
+            _ if has_budget && error.store_error().is_some_and(Error::is_retryable) => None,
+            Some(ErrorKind::MaybeCommitted) if has_budget && self.undecided.may_retry(&error) => {
+                None
+            }
+            Some(ErrorKind::MaybeCommitted) => Some(error),
+            _ if self.undecided.attempts.is_empty() => Some(error),
+            _ => Some(maybe_committed().into()),
+        };
+        if let Some(last) = last {
+            return Some(self.report(Err(last)));
         }
-        tracing::debug!(attempt = number, ?reason, ?delay, "transaction retried");
+        tracing::debug!(attempt = self.number, ?reason, ?delay, "transaction retried");
         telemetry::retried(reason);
-        timer::sleep(delay).await.map_err(E::from)?;
+        match timer::sleep(delay).await {
+            Ok(()) => None,
+            Err(error) => Some(self.report(Err(error.into()))),
+        }
+    }
+
+    /// Returns the result of the run, after recording it.
+    pub fn report<E: RunError>(&self, result: Result<T, E>) -> Result<T, E> {
+        let outcome = match &result {
+            Ok(_) => RunOutcome::Committed,
+            Err(error) => match error.store_error() {
+                Some(failure) if !is_result_of_body(error) => RunOutcome::Failed(failure.kind()),
+                _ => RunOutcome::Refused,
+            },
+        };
+        telemetry::ran(outcome, self.number, self.started.elapsed());
+        result
     }
 }
 

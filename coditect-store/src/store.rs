@@ -213,7 +213,9 @@ impl Store {
         &self.context.readers
     }
 
-    fn typed(&self, tx: engine::Transaction) -> Transaction {
+    /// Returns `tx` as a transaction on records, for [`transact!`](crate::transact).
+    #[doc(hidden)]
+    pub fn typed(&self, tx: engine::Transaction) -> Transaction {
         Transaction::new(tx, Arc::clone(&self.context))
     }
 }
