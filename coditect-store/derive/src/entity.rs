@@ -1,7 +1,7 @@
 //! `#[derive(Entity)]`.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{
     Data, DeriveInput, Error, Field, Fields, GenericArgument, Ident, LitStr, Path, PathArguments,
     Type, Visibility, parse_quote, spanned::Spanned,
@@ -462,17 +462,9 @@ impl DeclaredIndex<'_> {
             let member = &field.ident;
             let value =
                 quote_spanned!(field.ty.span()=> ::core::clone::Clone::clone(&#record.#member));
-            match option(&field.ty) {
-                Some(of) => {
-                    types.push(quote!(#of));
-                    values.push((value, true));
-                }
-                None => {
-                    let of = &field.ty;
-                    types.push(quote!(#of));
-                    values.push((value, false));
-                }
-            }
+            let of = option(&field.ty);
+            types.push(of.map_or_else(|| field.ty.to_token_stream(), ToTokens::to_token_stream));
+            values.push((value, of.is_some()));
         }
         match (types.as_slice(), values.as_slice()) {
             ([of], [(value, true)]) => (of.clone(), value.clone()),

@@ -121,7 +121,8 @@ macro_rules! small_integers {
             fn unpack(rest: &mut &[u8]) -> Result<Self> {
                 let number = <$wider as KeyPart>::unpack(rest)?;
                 let small = number.try_into();
-                small.map_err(|_| Error::new(ErrorKind::Corrupt, "a key has an integer out of range"))
+                let message = "a key has an integer out of range";
+                small.map_err(|_| Error::new(ErrorKind::Corrupt, message))
             }
         }
     )*};

@@ -7,8 +7,8 @@ use super::{
     part::{pack_bytes, pack_str},
 };
 
-/// A value to look up as a `V`: a `V`, a reference to one, a `&str` for a `String`, or a `&[u8]` for
-/// bytes; also as parts of a pair.
+/// A value to look up as a `V`: a `V`, a reference to one, a `&str` for a `String`, or a `&[u8]`
+/// for bytes; also as parts of a pair.
 pub trait AsKey<V: KeyPart> {
     /// Appends the elements of the `V` to `key`.
     fn pack_as(&self, key: &mut Vec<u8>);

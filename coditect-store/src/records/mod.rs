@@ -169,6 +169,7 @@ impl Transaction {
     /// # Errors
     ///
     /// `Limit` if the key is too long.
+    #[expect(clippy::needless_pass_by_value, reason = "keys are passed as in the other methods")]
     pub fn serialize_on<E: Entity>(&self, scope: E::Scope, key: impl AsKey<E::Key>) -> Result<()> {
         // After the record's own key, where no row is.
         let mut begin = self.record_key::<E>(scope, &key)?;

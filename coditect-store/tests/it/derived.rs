@@ -1,6 +1,6 @@
 //! Derived entities: the same declaration as the explicit form, and every attribute.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, slice};
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
 use coditect_store::{
@@ -115,11 +115,12 @@ async fn derived_indexes_are_maintained() {
     let taken = tx.insert(&Book { number: 9, ..lent.clone() }).await.unwrap_err();
     assert!(taken.violates(&Book::BY_ISBN), "{taken:?}");
     let on_shelf = tx.scan(&Book::BY_SHELF, tenant, shelf).all(9).await.unwrap();
-    assert_eq!(on_shelf, [lent.clone()]);
+    assert_eq!(on_shelf, slice::from_ref(&lent));
     let by_author = tx.scan(&Book::BY_AUTHOR_AND_SHELF, tenant, ("Woolf".to_owned(),));
-    assert_eq!(by_author.all(9).await.unwrap(), [lent.clone()], "the others have no shelf");
+    let on_shelves = by_author.all(9).await.unwrap();
+    assert_eq!(on_shelves, slice::from_ref(&lent), "the others have no shelf");
     let subject = tx.scan(&Book::BY_SUBJECTS, tenant, "time").all(9).await.unwrap();
-    assert_eq!(subject, [lent.clone()]);
+    assert_eq!(subject, slice::from_ref(&lent));
     let titles = tx.scan_index_only(&Book::TITLES, tenant, "Title 2").all(9).await.unwrap();
     assert_eq!(titles[0].fields, ("Woolf".to_owned(), 2));
     assert_eq!(tx.count(&Book::DECADES, tenant, 1920).await.unwrap(), 2);
@@ -264,4 +265,10 @@ fn unknown_variant_in_a_key_is_corrupt() {
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert_eq!(Shelf::element_types(), ["u8", "u16"]);
     assert_eq!(Binding::element_types(), ["string"]);
+}
+
+/// The messages of likely mistakes. `TRYBUILD=overwrite` writes them anew.
+#[test]
+fn mistakes_are_reported_once_and_where_they_are() {
+    trybuild::TestCases::new().compile_fail("tests/mistakes/*.rs");
 }

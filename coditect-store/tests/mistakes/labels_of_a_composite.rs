@@ -1,0 +1,13 @@
+use coditect_store::{Entity, model::TenantId};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, Entity)]
+#[entity(subspace = "notes", version = 1)]
+struct Note {
+    #[entity(scope)]
+    tenant: TenantId,
+    #[entity(key)]
+    place: (u64, u64),
+}
+
+fn main() {}

@@ -1,0 +1,12 @@
+use coditect_store::{Entity, model::TenantId};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, Entity)]
+#[entity(subspace = "notes", version = 1)]
+struct Note {
+    #[entity(key)]
+    number: u64,
+    title: String,
+}
+
+fn main() {}

@@ -1,0 +1,5 @@
+use coditect_store::keyspace::KeyPart;
+
+const ELEMENTS: usize = <Option<Option<u64>> as KeyPart>::ELEMENTS;
+
+fn main() {}

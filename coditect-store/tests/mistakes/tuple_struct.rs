@@ -1,0 +1,8 @@
+use coditect_store::{Entity, model::TenantId};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, Entity)]
+#[entity(subspace = "notes", version = 1)]
+struct Note(TenantId, u64);
+
+fn main() {}

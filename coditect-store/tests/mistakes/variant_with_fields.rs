@@ -1,0 +1,11 @@
+use coditect_store::keyspace::KeyPart;
+
+#[derive(Clone, KeyPart)]
+enum Binding {
+    #[key(name = "hard")]
+    Hard,
+    #[key(name = "other")]
+    Other(String),
+}
+
+fn main() {}
