@@ -60,8 +60,9 @@
 //!
 //! | task | see |
 //! |---|---|
-//! | declare a record and its indexes | [`entity`], [`indexes!`] |
-//! | know the guarantees of a transaction, and its retries | [`Store::run`], [`retry`] |
+//! | declare a record and its indexes | [`entity`], [`derive@Entity`], [`indexes!`] |
+//! | use a type in keys and indexes | [`keyspace::KeyPart`] |
+//! | run a transaction, and know its guarantees and retries | [`transact!`], [`Store::run`], [`retry`] |
 //! | change a record that a client has read earlier | [`Transaction::update_at`], [`Revision`] |
 //! | read many records, page by page | [`Transaction::scan`], [`Transaction::list`], [`Scan::page`] |
 //! | append events in commit order | [`entity::stream`], [`Transaction::append`] |

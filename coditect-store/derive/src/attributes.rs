@@ -40,13 +40,16 @@ pub(crate) struct EntityAttributes {
     pub(crate) is_global: bool,
     pub(crate) upgrade: Option<Path>,
     pub(crate) store: Option<Path>,
+    /// Whether a part could not be parsed, so that others may be missing only for that reason.
+    pub(crate) is_damaged: bool,
 }
 
 impl EntityAttributes {
     pub(crate) fn parse(attributes: &[Attribute], mistakes: &mut Mistakes) -> Self {
         let mut parsed = Self::default();
         for attribute in attributes.iter().filter(|it| it.path().is_ident("entity")) {
-            mistakes.check(attribute.parse_nested_meta(|meta| parsed.read(&meta)));
+            let read = attribute.parse_nested_meta(|meta| parsed.read(&meta));
+            parsed.is_damaged |= mistakes.check(read).is_none();
         }
         parsed
     }

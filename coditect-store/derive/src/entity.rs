@@ -22,6 +22,9 @@ pub(crate) fn derive(input: &DeriveInput) -> TokenStream {
         (Some(declared), None) => declared.expand(input, &attributes, &store),
         (_, mistakes) => {
             let errors = mistakes.map(Error::into_compile_error);
+            if !input.generics.params.is_empty() {
+                return quote!(#errors);
+            }
             // Without an implementation each use of the type would be another error.
             quote! {
                 #errors
@@ -74,7 +77,12 @@ impl<'a> Declaration<'a> {
     ) -> Option<Self> {
         let fields = fields_of(input, mistakes)?;
         let name = &input.ident;
-        if attributes.subspace.is_none() {
+        if let Some(subspace) = &attributes.subspace {
+            if !is_name(&subspace.value()) {
+                let message = "a subspace's name is lower-case letters, digits and `_`";
+                mistakes.at(subspace.span(), message);
+            }
+        } else if !attributes.is_damaged {
             let message = "an entity has a persisted subspace: #[entity(subspace = \"…\")]";
             mistakes.at(name.span(), message);
         }
@@ -220,6 +228,9 @@ fn fields_of<'a>(
 
 fn version(name: &Ident, attributes: &EntityAttributes, mistakes: &mut Mistakes) -> Option<u8> {
     let Some(literal) = &attributes.version else {
+        if attributes.is_damaged {
+            return None;
+        }
         let message = "an entity has the version of its encoding: #[entity(version = 1)]";
         mistakes.at(name.span(), message);
         return None;
@@ -252,7 +263,7 @@ fn scope<'a>(
         Some(field) if attributes.is_global => {
             mistakes.at(field.span(), "a global entity has no scope field");
         }
-        None if !attributes.is_global => {
+        None if !attributes.is_global && !attributes.is_damaged => {
             let message = "an entity belongs to a tenant, by a field with #[entity(scope)], or to \
                            none: #[entity(global)]";
             mistakes.at(name.span(), message);
@@ -341,9 +352,7 @@ fn declared_index<'a>(
     fields: &'a syn::punctuated::Punctuated<Field, syn::Token![,]>,
     mistakes: &mut Mistakes,
 ) -> Option<DeclaredIndex<'a>> {
-    let name = attributes.name.value();
-    let is_name = |letter: char| matches!(letter, 'a'..='z' | '0'..='9' | '_');
-    if name.is_empty() || !name.chars().all(is_name) {
+    if !is_name(&attributes.name.value()) {
         let message = "an index's name is lower-case letters, digits and `_`";
         mistakes.at(attributes.name.span(), message);
         return None;
@@ -480,6 +489,12 @@ impl DeclaredIndex<'_> {
             }
         }
     }
+}
+
+/// Returns whether `name` can be persisted as the name of a subspace or an index.
+fn is_name(name: &str) -> bool {
+    let is_part = |letter: char| matches!(letter, 'a'..='z' | '0'..='9' | '_');
+    !name.is_empty() && name.chars().all(is_part)
 }
 
 /// Returns `T` of an `Option<T>`.
