@@ -1,8 +1,11 @@
 //! `check`: verifies all rows and indexes, then the pages of the store's file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    error::Error as _,
+    path::{Path, PathBuf},
+};
 
-use coditect_auth::text::escaped;
+use coditect_auth::{Error as AuthError, KeyError, text::escaped};
 use coditect_store::{
     ErrorKind,
     check::{Event, Report, Stage},
@@ -37,6 +40,11 @@ pub(super) async fn run(arguments: &Check) -> Result<Outcome, Error> {
                 }
                 Err(error) => return Err(error),
             }
+        }
+        Err(Error::Auth(error @ AuthError::Key(KeyError::StoreMissing { .. }))) => {
+            let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+            Progress::new("checking", None).line(&why).map_err(Error::Stdout)?;
+            return Ok(Outcome::Faulty);
         }
         Err(error) => return Err(error),
     };
