@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 
+use serde_json::json;
+
 use crate::{
     account::Device,
     client::{Call, Client, call},
     folder::{self, Folder},
     process::{Process, on},
     server::Running,
+    signed_in_session::SignedInSession,
 };
 
 async fn metrics(address: SocketAddr) -> String {
@@ -69,6 +72,58 @@ async fn requests_connections_bytes_and_the_store_have_metrics() {
     let build = format!("coditect_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     assert!((value(&told, &build) - 1.0).abs() < 0.5);
     drop(kept);
+    process.terminate().await;
+}
+
+/// Returns the least (transactions, reads) of five repetitions of `call`, so that background
+/// transactions do not count.
+async fn cost(address: SocketAddr, mut repeat: impl AsyncFnMut(usize)) -> (i64, i64) {
+    let read = async || {
+        let metrics = metrics(address).await;
+        let of = |series: &str| value(&metrics, series).round() as i64;
+        let committed = of("coditect_store_transactions_total{outcome=\"committed\"}");
+        (committed, of("coditect_store_transaction_reads_sum"))
+    };
+    let mut least = (i64::MAX, i64::MAX);
+    for n in 0..5 {
+        let before = read().await;
+        repeat(n).await;
+        let after = read().await;
+        least = least.min((after.0 - before.0, after.1 - before.1));
+    }
+    least
+}
+
+#[tokio::test]
+async fn requests_keep_their_budgets_of_transactions_and_reads() {
+    if folder::is_about_the_folder() {
+        return;
+    }
+    let folder = Folder::new();
+    let process = Process::start(on(folder.path(), &[])).await;
+    let address = process.address;
+    let signed_in = SignedInSession::at(address, "ada@example.org").await;
+    let put = async |section: &str| {
+        let put = signed_in.put(section, &json!({})).await;
+        assert_eq!(put.status, 200, "{section}: {}", String::from_utf8_lossy(&put.body));
+    };
+    for section in ["editor", "terminal", "memory"] {
+        put(section).await;
+    }
+
+    // The login, its user, the session, the section, and the epoch of the catalog.
+    let editor = cost(address, async |_| put("editor").await).await;
+    assert_eq!(editor, (1, 5), "PUT editor");
+    // As well as the tenant's patterns of secrets.
+    let terminal = cost(address, async |_| put("terminal").await).await;
+    assert_eq!(terminal, (1, 6), "PUT terminal");
+    // As well as the section after the change, for the response, and a range of entries.
+    let memory = cost(address, async |_| put("memory").await).await;
+    assert_eq!(memory, (1, 7), "PUT memory");
+    let login = cost(address, async |_| {
+        Device::login(address, "ada@example.org").await;
+    });
+    assert_eq!(login.await.0, 3, "login");
     process.terminate().await;
 }
 

@@ -1,6 +1,7 @@
 //! Update sequence numbers of clients, which make updates exactly-once.
 
 use chrono::{DateTime, TimeDelta, Utc, serde::ts_microseconds};
+use futures_util::future::try_join;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -78,23 +79,25 @@ impl ClientSequence {
         connection: Uuid,
         now: DateTime<Utc>,
     ) -> Result<Self> {
-        tx.get_required::<Session>(tenant, session).await?;
-        let before = tx.get::<Self>(tenant, (session, client.to_owned())).await?;
+        let of_session = tx.get_required::<Session>(tenant, session);
+        let sequence = tx.get::<Self>(tenant, (session, client.to_owned()));
+        let (_, before) = try_join(of_session, sequence).await?;
         let claimed = Self {
             tenant_id: tenant,
             session_id: session,
             client: client.to_owned(),
             connection,
-            seq: before.map_or(0, |before| before.seq),
+            seq: before.as_ref().map_or(0, |before| before.seq),
             expires_at: now + KEPT,
         };
-        tx.upsert(&claimed).await?;
+        tx.upsert_over(before.as_ref(), &claimed).await?;
         Ok(claimed)
     }
 
     /// Records that this transaction applies the client's updates up to `seq`, sent by
     /// `connection`, and returns the highest number applied before: those updates are not applied
-    /// again. Returns `None` without writing if another connection owns the sequence. One read.
+    /// again. Returns `None` without writing if another connection owns the sequence. Two rounds of
+    /// reads.
     ///
     /// A connection may be idle for longer than the record is kept. No other connection has claimed
     /// the sequence then, so it continues after `known`, the last number acknowledged to the
@@ -111,7 +114,7 @@ impl ClientSequence {
         now: DateTime<Utc>,
     ) -> Result<Option<u64>> {
         let before = tx.get::<Self>(tenant, (session, client.to_owned())).await?;
-        let done = match before {
+        let done = match &before {
             None => {
                 tx.get_required::<Session>(tenant, session).await?;
                 known
@@ -127,7 +130,7 @@ impl ClientSequence {
             seq: seq.max(done),
             expires_at: now + KEPT,
         };
-        tx.upsert(&advanced).await?;
+        tx.upsert_over(before.as_ref(), &advanced).await?;
         Ok(Some(done))
     }
 }

@@ -58,13 +58,12 @@ indexes! { ClientState => }
 impl ClientState {
     /// Saves `content` as the next version of `key`, deletes the oldest version beyond
     /// [`CLIENT_STATE_VERSIONS`], and returns the version. Four rounds of reads if the total size
-    /// grows, three otherwise.
+    /// grows, three otherwise. A caller that reads the session and the newest version anyway calls
+    /// [`save_after`](Self::save_after).
     ///
     /// # Errors
     ///
-    /// `NotFound` if the session does not exist; `Limit` if the content is too long;
-    /// `QuotaExceeded` if the session or the tenant would exceed its quota; errors of
-    /// [`Transaction::insert`].
+    /// `NotFound` if the session does not exist; errors of [`save_after`](Self::save_after).
     pub async fn save(
         tx: &Transaction,
         (tenant, session): (TenantId, SessionId),
@@ -74,7 +73,25 @@ impl ClientState {
     ) -> Result<u64> {
         let of_session = tx.get_required::<Session>(tenant, session);
         let (_, newest) = try_join(of_session, Self::newest(tx, tenant, session, key)).await?;
-        let version = newest.map_or(0, |newest| newest.version) + 1;
+        let before = newest.map_or(0, |newest| newest.version);
+        Self::save_after(tx, (tenant, session), (key, before, content), quota, now).await
+    }
+
+    /// As [`save`](Self::save), after the version `before`, 0 for none: the newest one as `tx` has
+    /// read it, in a session that `tx` has read. Neither is read again.
+    ///
+    /// # Errors
+    ///
+    /// `Limit` if the content is too long; `QuotaExceeded` if the session or the tenant would
+    /// exceed its quota; errors of [`Transaction::insert`].
+    pub async fn save_after(
+        tx: &Transaction,
+        (tenant, session): (TenantId, SessionId),
+        (key, before, content): (&str, u64, Vec<u8>),
+        quota: &StateQuota,
+        now: DateTime<Utc>,
+    ) -> Result<u64> {
+        let version = before + 1;
         let key = key.to_owned();
         let next = Self {
             tenant_id: tenant,
@@ -170,9 +187,7 @@ impl ClientState {
         let versions = Self::versions(tx, tenant, session, key);
         let kept = versions.all(usize::try_from(CLIENT_STATE_VERSIONS).unwrap_or(usize::MAX));
         let kept = kept.await?;
-        for version in &kept {
-            tx.delete::<Self>(tenant, version.key()).await?;
-        }
+        tx.clear_keys::<Self>(tenant, &(session, key.to_owned())).await?;
         let freed: i64 = kept.iter().map(Self::bytes).sum();
         Self::count(tx, (tenant, session), -freed, &StateQuota::default()).await?;
         Ok(!kept.is_empty())

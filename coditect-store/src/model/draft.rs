@@ -1,6 +1,7 @@
 //! Drafts: unsaved text of files.
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
+use futures_util::future::try_join;
 use serde::{Deserialize, Serialize};
 
 use super::{FilePolicy, Session, SessionId, TenantId};
@@ -49,17 +50,33 @@ impl Draft {
     /// Maximum number of drafts of a session.
     pub const MAX_PER_SESSION: usize = 200;
 
-    /// Writes the draft, replacing the one at its path, whose blob is detached. Its own blob must
-    /// be uploaded. At most five rounds of reads.
+    /// Writes the draft, replacing the one at its path. Reads the session and that draft, and
+    /// [saves](Self::save_over).
     ///
     /// # Errors
     ///
-    /// `NotFound` if the session or the [blob](Transaction::attach) does not exist; `Limit` if the
+    /// `NotFound` if the session does not exist; errors of [`save_over`](Self::save_over).
+    pub async fn save(&self, tx: &Transaction, policy: &FilePolicy) -> Result<()> {
+        let session = tx.get_required::<Session>(self.tenant_id, self.session_id);
+        let (_, before) = try_join(session, tx.get::<Self>(self.tenant_id, self.key())).await?;
+        self.save_over(tx, before.as_ref(), policy).await
+    }
+
+    /// Writes the draft over `before`, the one at its path as `tx` has read it, whose blob is
+    /// detached. Its own blob must be uploaded. `tx` has read the session. At most four rounds of
+    /// reads.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if the [blob](Transaction::attach) does not exist; `Limit` if the
     /// session has [`MAX_PER_SESSION`](Self::MAX_PER_SESSION) drafts; `QuotaExceeded` if the tenant
     /// would exceed `policy`.
-    pub async fn save(&self, tx: &Transaction, policy: &FilePolicy) -> Result<()> {
-        tx.get_required::<Session>(self.tenant_id, self.session_id).await?;
-        let before = tx.get::<Self>(self.tenant_id, self.key()).await?;
+    pub async fn save_over(
+        &self,
+        tx: &Transaction,
+        before: Option<&Self>,
+        policy: &FilePolicy,
+    ) -> Result<()> {
         if before.is_none() {
             let others = tx.list_keys::<Self>(self.tenant_id, (self.session_id,));
             if others.page(Self::MAX_PER_SESSION, None).await?.items.len() == Self::MAX_PER_SESSION
@@ -72,11 +89,11 @@ impl Draft {
         }
         tx.attach(self.tenant_id, &self.blob).await?;
         let mut freed = 0;
-        if let Some(before) = &before {
+        if let Some(before) = before {
             tx.detach(self.tenant_id, &before.blob, self.saved_at).await?;
             freed = counted(before.blob.size);
         }
-        tx.upsert(self).await?;
+        tx.upsert_over(before, self).await?;
         policy.require_room(tx, self.tenant_id, counted(self.blob.size), freed).await
     }
 

@@ -96,7 +96,7 @@ impl IdempotencyEntry {
     /// `QuotaExceeded` if the tenant has no room; errors of [`Transaction::upsert`].
     pub async fn keep(&self, tx: &Transaction, limit_bytes: i64) -> Result<()> {
         let before = tx.get::<Self>(self.tenant_id, self.key()).await?;
-        tx.upsert(self).await?;
+        tx.upsert_over(before.as_ref(), self).await?;
         if let Some(before) = before {
             tx.release(self.tenant_id, Counter::BYTES, before.counted_bytes())?;
         }

@@ -59,7 +59,7 @@ pub use secrets::{
 pub use session::{Session, SessionType};
 pub use session_memory::{SessionMemory, StateQuota};
 pub use session_state::{
-    ActiveFiles, MemoryUsage, PartState, Saved, SessionState, SessionStates, StatePart,
+    ActiveFiles, LoadedPart, MemoryUsage, PartState, Saved, SessionState, SessionStates, StatePart,
 };
 pub use setting::{Setting, SettingScope};
 pub use tenant::Tenant;

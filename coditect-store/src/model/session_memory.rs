@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc, serde::ts_microseconds};
-use futures_util::future::try_join_all;
+use futures_util::future::{try_join_all, try_join3};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    JsonText, MemoryUsage, PartState, Saved, SessionId, SessionState, StatePart, TenantId,
+    JsonText, LoadedPart, MemoryUsage, PartState, Saved, Session, SessionId, SessionState,
+    StatePart, TenantId,
 };
 use crate::{
     Counter, Entity, Error, ErrorKind, Result, Transaction, indexes, keyspace::Subspace,
@@ -80,16 +81,21 @@ impl SessionMemory {
     }
 
     /// Writes the entry, replacing one under the same key, and returns whether it is new.
-    /// Increments the [version](super::StatePart::Memory) of the memory. Three rounds of reads.
+    /// Increments the [version](super::StatePart::Memory) of the memory. Two rounds of reads.
     ///
     /// # Errors
     ///
     /// Errors of [`change`](Self::change).
     pub async fn save(&self, tx: &Transaction, quota: &StateQuota) -> Result<bool> {
         let of = (self.tenant_id, self.session_id);
-        let before = Self::read_keys(tx, of, [self.key.as_str()]).await?;
+        let (_, usage, before) = try_join3(
+            tx.get_required::<Session>(self.tenant_id, self.session_id),
+            SessionState::load_part(tx, of, StatePart::Memory),
+            Self::read_keys(tx, of, [self.key.as_str()]),
+        )
+        .await?;
         let after = [(self.key.clone(), Some(self.value.clone()))].into();
-        Self::change(tx, of, (&before, after), quota, self.updated_at).await?;
+        Self::change(tx, &usage, (&before, after), quota, self.updated_at).await?;
         Ok(before.is_empty())
     }
 
@@ -159,21 +165,22 @@ impl SessionMemory {
     }
 
     /// Writes the entries of `after`, of which `None` removes one, and returns the new version of
-    /// the memory. `before` has the current entries of the same keys; no other entry is read. Two
-    /// rounds of reads.
+    /// the memory. `loaded` is the part [`StatePart::Memory`] and `before` the current entries of
+    /// the same keys, as `tx` has read them; no record is read again. At most two rounds of reads.
     ///
     /// # Errors
     ///
-    /// `NotFound` if the session does not exist, `Limit` if the memory would exceed
+    /// `Limit` if the memory would exceed
     /// [`MAX_KEYS`](Self::MAX_KEYS) or the quota of a session, `QuotaExceeded` if the tenant would
     /// exceed its quota; errors of [`Transaction::upsert`].
     pub async fn change(
         tx: &Transaction,
-        (tenant, session): (TenantId, SessionId),
+        loaded: &LoadedPart,
         (before, after): (&BTreeMap<String, JsonText>, BTreeMap<String, Option<JsonText>>),
         quota: &StateQuota,
         now: DateTime<Utc>,
     ) -> Result<u64> {
+        let (tenant, session) = loaded.of();
         let mut added = MemoryUsage::default();
         let mut removed = MemoryUsage::default();
         let mut written = Vec::new();
@@ -184,9 +191,7 @@ impl SessionMemory {
             }
             match value {
                 None if old.is_none() => {}
-                None => {
-                    tx.delete::<Self>(tenant, (session, key)).await?;
-                }
+                None => tx.clear_keys::<Self>(tenant, &(session, key)).await?,
                 Some(value) => {
                     added.add(&key, &value);
                     if old != Some(&value) {
@@ -196,7 +201,7 @@ impl SessionMemory {
                 }
             }
         }
-        let version = Self::save_usage(tx, (tenant, session), quota, now, |usage| MemoryUsage {
+        let version = Self::save_usage(tx, loaded, quota, now, |usage| MemoryUsage {
             keys: (usage.keys + added.keys).saturating_sub(removed.keys),
             bytes: (usage.bytes + added.bytes).saturating_sub(removed.bytes),
         });
@@ -206,23 +211,24 @@ impl SessionMemory {
     }
 
     /// Replaces all entries by `after`, without reading them, and returns the new version of the
-    /// memory. Two rounds of reads.
+    /// memory. At most two rounds of reads.
     ///
     /// # Errors
     ///
     /// As [`change`](Self::change).
     pub async fn replace(
         tx: &Transaction,
-        (tenant, session): (TenantId, SessionId),
+        loaded: &LoadedPart,
         after: BTreeMap<String, JsonText>,
         quota: &StateQuota,
         now: DateTime<Utc>,
     ) -> Result<u64> {
+        let (tenant, session) = loaded.of();
         let mut usage = MemoryUsage::default();
         for (key, value) in &after {
             usage.add(key, value);
         }
-        let version = Self::save_usage(tx, (tenant, session), quota, now, |_| usage).await?;
+        let version = Self::save_usage(tx, loaded, quota, now, |_| usage).await?;
         tx.clear_keys::<Self>(tenant, &session).await?;
         let (tenant_id, session_id) = (tenant, session);
         let entry = |(key, value)| Self { tenant_id, session_id, key, value, updated_at: now };
@@ -235,33 +241,25 @@ impl SessionMemory {
     /// memory.
     async fn save_usage(
         tx: &Transaction,
-        (tenant, session): (TenantId, SessionId),
+        loaded: &LoadedPart,
         quota: &StateQuota,
         now: DateTime<Utc>,
         change: impl FnOnce(MemoryUsage) -> MemoryUsage,
     ) -> Result<u64> {
-        let mut growth = 0;
-        let saved =
-            SessionState::save_part(tx, (tenant, session), StatePart::Memory, now, |before| {
-                let before = match before {
-                    Some(PartState::Memory(usage)) => *usage,
-                    _ => MemoryUsage::default(),
-                };
-                let after = change(before);
-                if after.keys > Self::MAX_KEYS as u64 && after.keys > before.keys {
-                    let message =
-                        format!("a session's memory would exceed {} keys", Self::MAX_KEYS);
-                    return Err(Error::new(ErrorKind::Limit, message));
-                }
-                if after.bytes > quota.memory_bytes && after.bytes > before.bytes {
-                    let most = quota.memory_bytes;
-                    let message = format!("a session's memory would exceed {most} bytes");
-                    return Err(Error::new(ErrorKind::Limit, message));
-                }
-                growth = signed(after.bytes) - signed(before.bytes);
-                Ok(PartState::Memory(after))
-            });
-        let version = saved.await?;
+        let before = loaded.memory_usage();
+        let after = change(before);
+        if after.keys > Self::MAX_KEYS as u64 && after.keys > before.keys {
+            let message = format!("a session's memory would exceed {} keys", Self::MAX_KEYS);
+            return Err(Error::new(ErrorKind::Limit, message));
+        }
+        if after.bytes > quota.memory_bytes && after.bytes > before.bytes {
+            let most = quota.memory_bytes;
+            let message = format!("a session's memory would exceed {most} bytes");
+            return Err(Error::new(ErrorKind::Limit, message));
+        }
+        let (tenant, _) = loaded.of();
+        let growth = signed(after.bytes) - signed(before.bytes);
+        let version = loaded.save(tx, PartState::Memory(after), now).await?;
         match growth {
             1.. => tx.charge(tenant, Counter::BYTES, growth, quota.tenant_bytes).await?,
             0 => {}

@@ -96,6 +96,16 @@ pub struct Saved<S> {
     pub state: S,
 }
 
+/// A part of an existing session's state as a transaction has read it: the base of the next
+/// version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoadedPart {
+    tenant: TenantId,
+    session: SessionId,
+    part: StatePart,
+    saved: Option<SessionState>,
+}
+
 impl Entity for SessionState {
     type Scope = TenantId;
     type Key = (SessionId, StatePart);
@@ -115,12 +125,12 @@ indexes! { SessionState => }
 
 impl SessionState {
     /// Saves `state`, replacing its part, and returns the new version. Two rounds of reads;
-    /// concurrent saves of one part conflict.
+    /// concurrent saves of one part conflict. A caller that reads the session and the part anyway
+    /// [loads](Self::load) the part.
     ///
     /// # Errors
     ///
-    /// `NotFound` if the session does not exist; errors of [`Transaction::upsert`]; `Limit` if the
-    /// state exceeds the maximum size of a value.
+    /// `NotFound` if the session does not exist; errors of [`LoadedPart::save`].
     pub async fn save(
         tx: &Transaction,
         tenant: TenantId,
@@ -129,26 +139,28 @@ impl SessionState {
         now: DateTime<Utc>,
     ) -> Result<u64> {
         let state = state.into();
-        Self::save_part(tx, (tenant, session), state.part(), now, |_| Ok(state)).await
+        let of_session = tx.get_required::<Session>(tenant, session);
+        let of_part = Self::load_part(tx, (tenant, session), state.part());
+        let (_, part) = try_join(of_session, of_part).await?;
+        part.save(tx, state, now).await
     }
 
-    /// Saves the state that `change` returns, given the current one, as `part`, and returns the new
-    /// version.
-    pub(super) async fn save_part(
+    /// Reads `part` of `session`, which `tx` has read. One read.
+    ///
+    /// # Errors
+    ///
+    /// Errors of [`Transaction::get`].
+    pub async fn load(tx: &Transaction, session: &Session, part: StatePart) -> Result<LoadedPart> {
+        Self::load_part(tx, (session.tenant_id, session.id), part).await
+    }
+
+    pub(super) async fn load_part(
         tx: &Transaction,
         (tenant, session): (TenantId, SessionId),
         part: StatePart,
-        now: DateTime<Utc>,
-        change: impl FnOnce(Option<&PartState>) -> Result<PartState>,
-    ) -> Result<u64> {
-        let of_session = tx.get_required::<Session>(tenant, session);
-        let of_part = tx.get::<Self>(tenant, (session, part));
-        let (_, before) = try_join(of_session, of_part).await?;
-        let state = change(before.as_ref().map(|before| &before.state))?;
-        let version = before.map_or(0, |before| before.version) + 1;
-        let next = Self { tenant_id: tenant, session_id: session, version, saved_at: now, state };
-        tx.upsert(&next).await?;
-        Ok(version)
+    ) -> Result<LoadedPart> {
+        let saved = tx.get::<Self>(tenant, (session, part)).await?;
+        Ok(LoadedPart { tenant, session, part, saved })
     }
 
     /// Returns all parts of `session`. One range read.
@@ -180,6 +192,56 @@ impl SessionState {
             }
         }
         Ok(states)
+    }
+}
+
+impl LoadedPart {
+    /// Returns the tenant and the session.
+    pub fn of(&self) -> (TenantId, SessionId) {
+        (self.tenant, self.session)
+    }
+
+    /// Returns the version; 0 if the part was never saved.
+    pub fn version(&self) -> u64 {
+        self.saved.as_ref().map_or(0, |saved| saved.version)
+    }
+
+    /// Returns the saved part.
+    pub fn saved(&self) -> Option<&SessionState> {
+        self.saved.as_ref()
+    }
+
+    /// Returns the size of the memory, if this is [`StatePart::Memory`]; otherwise zero.
+    pub fn memory_usage(&self) -> MemoryUsage {
+        match self.saved.as_ref().map(|saved| &saved.state) {
+            Some(PartState::Memory(usage)) => *usage,
+            _ => MemoryUsage::default(),
+        }
+    }
+
+    /// Saves `state` as the next version, and returns that. `tx` is the transaction that loaded the
+    /// part; no record is read again.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if `state` is of another part; `Limit` if it exceeds the maximum size of a value;
+    /// errors of [`Transaction::upsert`].
+    pub async fn save(
+        &self,
+        tx: &Transaction,
+        state: impl Into<PartState>,
+        now: DateTime<Utc>,
+    ) -> Result<u64> {
+        let state = state.into();
+        if state.part() != self.part {
+            let message = format!("a state of {:?} cannot replace {:?}", state.part(), self.part);
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        let version = self.version() + 1;
+        let (tenant_id, session_id) = self.of();
+        let next = SessionState { tenant_id, session_id, version, saved_at: now, state };
+        tx.upsert_over(self.saved.as_ref(), &next).await?;
+        Ok(version)
     }
 }
 

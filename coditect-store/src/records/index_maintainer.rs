@@ -61,14 +61,32 @@ pub(super) async fn update<E: Entity>(
     replace(tx, maintenance.entries(tx, &*before)?, held, &encoded, &maintenance).await
 }
 
-/// Writes `record`, replacing one with its key.
+/// Writes `record`, replacing one with its key. An entity without indexes and blobs is written
+/// without being read: there is nothing to remove for the earlier record.
 pub(super) async fn upsert<E: Entity>(tx: &Transaction, record: &E) -> Result<()> {
+    if E::INDEXES.is_empty() && E::BLOBS.is_none() {
+        return upsert_over(tx, None, record).await;
+    }
     let encoded = encode(tx, record)?;
     let _claim = tx.claim(vec![encoded.key.clone()]).await;
     let (before, maintenance) = read_for_write::<E>(tx, &encoded.key).await;
     let (before, maintenance) = (before?, maintenance?);
     let held = before.as_deref().map_or(Vec::new(), blobs_of);
     let before = before.map_or(Ok(Vec::new()), |before| maintenance.entries(tx, &*before))?;
+    replace(tx, before, held, &encoded, &maintenance).await
+}
+
+/// Writes `record` over `before`, the record with its key as this transaction has read it.
+pub(super) async fn upsert_over<E: Entity>(
+    tx: &Transaction,
+    before: Option<&E>,
+    record: &E,
+) -> Result<()> {
+    let encoded = encode(tx, record)?;
+    let _claim = tx.claim(vec![encoded.key.clone()]).await;
+    let maintenance = IndexMaintenance::of::<E>(tx, &encoded.key).await?;
+    let held = before.map_or(Vec::new(), blobs_of);
+    let before = before.map_or(Ok(Vec::new()), |before| maintenance.entries(tx, before))?;
     replace(tx, before, held, &encoded, &maintenance).await
 }
 

@@ -219,7 +219,9 @@ impl Transaction {
     }
 
     /// Writes a record, replacing one with the same key, and updates its index entries. Two rounds
-    /// of reads: the record, and each new unique value.
+    /// of reads: the record, and each new unique value. An entity without indexes and
+    /// [blobs](Entity::BLOBS) is not read: two concurrent writers of such a record do not conflict,
+    /// unless they read it.
     ///
     /// # Errors
     ///
@@ -227,6 +229,16 @@ impl Transaction {
     /// call writes nothing then, and the transaction can continue.
     pub async fn upsert<E: Entity>(&self, record: &E) -> Result<()> {
         index_maintainer::upsert(self, record).await
+    }
+
+    /// As [`upsert`](Self::upsert), without reading the record again: `before` is the record with
+    /// the key of `record` as this transaction has read it, and not written since.
+    pub(crate) async fn upsert_over<E: Entity>(
+        &self,
+        before: Option<&E>,
+        record: &E,
+    ) -> Result<()> {
+        index_maintainer::upsert_over(self, before, record).await
     }
 
     /// As [`update`](Self::update), if the record is at `revision`: for a change based on a record

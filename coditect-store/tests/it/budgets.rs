@@ -11,7 +11,7 @@ use coditect_store::{
     model::{
         AuditEntry, AuthSession, ClientState, Conversation, ConversationId, EditorState, File,
         FilePolicy, FileRoot, Message, MessageId, Session, SessionId, SessionMemory, SessionState,
-        Setting, StateQuota, User,
+        Setting, StatePart, StateQuota, User,
     },
 };
 
@@ -196,16 +196,17 @@ async fn every_look_up_of_the_models_keeps_its_budget() {
         "login of a family": (2, 2), |tx|
             tx.find(&AuthSession::BY_FAMILY, Global, samples::auth_session().token_family).await;
         "Session::insert": (3, 2), |tx| opened.insert(&tx, 100).await;
-        "SessionState::save": (4, 2), |tx| SessionState::save(&tx, of, session, state(), now).await;
+        "SessionState::save": (3, 2), |tx| SessionState::save(&tx, of, session, state(), now).await;
+        "SessionState::load": (1, 1), |tx| SessionState::load(&tx, &samples::session(), StatePart::Editor).await;
         "SessionState::all": (1, 1), |tx| SessionState::all(&tx, of, session).await;
-        "SessionMemory::save": (5, 3), |tx| samples::session_memory().save(&tx, &StateQuota::default()).await;
+        "SessionMemory::save": (4, 2), |tx| samples::session_memory().save(&tx, &StateQuota::default()).await;
         "Conversation::insert": (3, 2), |tx| begun.insert(&tx).await;
         "Message::insert": (4, 3), |tx| said.insert(&tx, 1_000_000).await;
         "memory of a session": (1, 1), |tx| tx.list_keys::<SessionMemory>(of, (session,)).page(50, None).await;
         "ClientState::save": (6, 3), |tx| ClientState::save(&tx, (of, session), ("theia.layout", vec![1]), &StateQuota::default(), now).await;
         "ClientState::newest": (1, 1), |tx| ClientState::newest(&tx, of, session, "theia.layout").await;
         "ClientState::keys, one key": (3, 3), |tx| ClientState::keys(&tx, of, session, None, 50).await;
-        "ClientState::discard, one version": (3, 2), |tx| ClientState::discard(&tx, of, session, "theia.layout").await;
+        "ClientState::discard, one version": (2, 2), |tx| ClientState::discard(&tx, of, session, "theia.layout").await;
         "conversations of a user": (2, 2), |tx| tx.scan(&Conversation::BY_USER, of, user).page(50, None).await;
         "settings of the tenant": (1, 1), |tx| tx.list::<Setting>(of).page(50, None).await;
         "File::at": (2, 2), |tx| File::at(&tx, of, home, "a").await;

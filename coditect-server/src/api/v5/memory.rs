@@ -15,7 +15,10 @@ use chrono::{DateTime, Utc};
 use coditect_auth::Identity;
 use coditect_store::{
     Transaction,
-    model::{JsonText, MemoryUsage, Saved, Session, SessionId, SessionMemory, StateQuota, UserId},
+    model::{
+        JsonText, LoadedPart, MemoryUsage, Session, SessionId, SessionMemory, SessionState,
+        StatePart, StateQuota, UserId,
+    },
 };
 use serde_json::{Map, Value};
 use tokio::{sync::OwnedMutexGuard, time::timeout};
@@ -188,7 +191,7 @@ where
 
 /// A change of a session's memory, built from patches.
 pub(crate) struct Draft {
-    saved: Option<Saved<MemoryUsage>>,
+    loaded: LoadedPart,
     usage: MemoryUsage,
     /// Stored entries named by patches.
     before: BTreeMap<String, JsonText>,
@@ -200,15 +203,15 @@ pub(crate) struct Draft {
 impl Draft {
     /// Starts a change of the memory of `session`. Costs one read.
     pub(crate) async fn of(tx: &Transaction, session: &Session) -> Result<Self, Problem> {
-        let saved = SessionMemory::usage(tx, (session.tenant_id, session.id)).await?;
-        let usage = saved.as_ref().map(|saved| saved.state).unwrap_or_default();
+        let loaded = SessionState::load(tx, session, StatePart::Memory).await?;
+        let usage = loaded.memory_usage();
         let (before, after) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { saved, usage, before, after, replaces: false })
+        Ok(Self { loaded, usage, before, after, replaces: false })
     }
 
     /// Returns the stored version.
     pub(crate) fn version(&self) -> u64 {
-        self.saved.as_ref().map_or(0, |saved| saved.version)
+        self.loaded.version()
     }
 
     /// Applies `body`, or leaves the draft unchanged on an error.
@@ -281,17 +284,15 @@ impl Draft {
     pub(crate) async fn write(
         self,
         tx: &Transaction,
-        session: &Session,
         quota: &StateQuota,
         now: DateTime<Utc>,
     ) -> Result<u64, Problem> {
-        let of = (session.tenant_id, session.id);
-        let Self { before, after, replaces, .. } = self;
+        let Self { loaded, before, after, replaces, .. } = self;
         let version = if replaces {
             let after = after.into_iter().filter_map(|(key, value)| Some((key, value?)));
-            SessionMemory::replace(tx, of, after.collect(), quota, now).await?
+            SessionMemory::replace(tx, &loaded, after.collect(), quota, now).await?
         } else {
-            SessionMemory::change(tx, of, (&before, after), quota, now).await?
+            SessionMemory::change(tx, &loaded, (&before, after), quota, now).await?
         };
         Ok(version)
     }
@@ -354,7 +355,7 @@ pub(crate) async fn save(app: Arc<App>, mut request: Request, mode: UpdateMode) 
         let mut draft = Draft::of(&tx, &session).await?;
         conditions.require(Some(&tag_of(draft.version())))?;
         draft.apply((&tx, &session), (mode, body), quota).await?;
-        draft.write(&tx, &session, quota, now).await?;
+        draft.write(&tx, quota, now).await?;
         reader.read(&tx, &session, true).await
     })
     .await?;

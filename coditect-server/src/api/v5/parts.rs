@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use coditect_store::{
     Transaction,
     model::{
-        EditorState, PartState, SecretRules, Session, SessionState, Setting, SettingScope,
-        TerminalState,
+        EditorState, LoadedPart, PartState, SecretRules, Session, SessionState, Setting,
+        SettingScope, TerminalState,
     },
 };
 use serde_json::{Map, Value};
@@ -100,18 +100,20 @@ impl Document {
         }
     }
 
-    /// Reads this document of `session`. Reads no other section, so that writes to those do not
-    /// conflict.
-    pub(crate) async fn read(self, tx: &Transaction, session: &Session) -> Result<Stored, Problem> {
-        let (tenant, id) = (session.tenant_id, session.id);
-        let saved = tx.get::<SessionState>(tenant, (id, self.part().key())).await?;
-        let version = saved.as_ref().map_or(0, |saved| saved.version);
-        let json = match (self, saved.map(|saved| saved.state)) {
+    /// Reads this document of `session`, and the base of its next version. Reads no other section,
+    /// so that writes to those do not conflict.
+    pub(crate) async fn read(
+        self,
+        tx: &Transaction,
+        session: &Session,
+    ) -> Result<(Stored, LoadedPart), Problem> {
+        let loaded = SessionState::load(tx, session, self.part().key()).await?;
+        let json = match (self, loaded.saved().map(|saved| &saved.state)) {
             (Self::Editor, None) => json_of(&PartState::Editor(EditorState::default()))?,
             (Self::Terminal, None) => json_of(&PartState::Terminal(TerminalState::default()))?,
-            (_, Some(state)) => json_of(&state)?,
+            (_, Some(state)) => json_of(state)?,
         };
-        Ok(Stored { json, version })
+        Ok((Stored { json, version: loaded.version() }, loaded))
     }
 
     /// Reads the rules for secrets: the built-in ones and the tenant's patterns, except for the
@@ -152,17 +154,16 @@ impl Document {
         json_of(&self.state(&Value::Object(json), filter)?)
     }
 
-    /// Stores `after`, the result of [`parse`](Self::parse).
+    /// Stores `after`, the result of [`parse`](Self::parse), over the version that `tx` has read.
     pub(crate) async fn write(
         self,
         tx: &Transaction,
-        session: &Session,
+        loaded: &LoadedPart,
         (after, filter): (Map<String, Value>, &SecretFilter),
         now: DateTime<Utc>,
     ) -> Result<Stored, Problem> {
-        let (tenant, id) = (session.tenant_id, session.id);
         let state = self.state(&Value::Object(after.clone()), filter)?;
-        let version = SessionState::save(tx, tenant, id, state, now).await?;
+        let version = loaded.save(tx, state, now).await?;
         Ok(Stored { json: after, version })
     }
 

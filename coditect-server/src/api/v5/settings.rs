@@ -154,22 +154,23 @@ pub(crate) async fn set(app: Arc<App>, mut request: Request) -> HandlerResult {
         let (app, client) = (&app, &client);
         let (key, value, conditions) = (&key, &value, &conditions);
         async move {
-            let before = to_write(&tx, &identity, scope, key).await?;
-            conditions.require(before.as_ref().map(tag_of).transpose()?.as_ref())?;
-            let tenant_id = identity.tenant_id;
+            require_writer(&identity, scope)?;
+            let (tenant_id, of) = (identity.tenant_id, scope.of(&identity));
+            let all = tx.list_keys::<Setting>(tenant_id, (of,)).all(MAX_SETTINGS).await?;
+            let before = all.iter().find(|other| other.key == *key);
+            conditions.require(before.map(tag_of).transpose()?.as_ref())?;
             audit(app, &tx, &identity, (Action::SettingChanged, scope, key), client).await?;
-            let (scope, key, value) = (scope.of(&identity), key.clone(), value.clone());
-            let setting = Setting { tenant_id, scope, key, value, updated_at: now };
-            let others = tx.list_keys::<Setting>(tenant_id, (scope,)).all(MAX_SETTINGS).await?;
-            if before.is_none() && others.len() >= MAX_SETTINGS {
+            let (key, value) = (key.clone(), value.clone());
+            let setting = Setting { tenant_id, scope: of, key, value, updated_at: now };
+            if before.is_none() && all.len() >= MAX_SETTINGS {
                 return Err(Problem::too_large(format!(
                     "At most {MAX_SETTINGS} settings are allowed."
                 )));
             }
-            let others = others.iter().filter(|other| other.key != setting.key);
+            let others = all.iter().filter(|other| other.key != setting.key);
             let total: usize = others.map(bytes).sum::<usize>() + bytes(&setting);
             if total > MAX_SCOPE_BYTES
-                && before.is_none_or(|before| bytes(&setting) > bytes(&before))
+                && before.is_none_or(|before| bytes(&setting) > bytes(before))
             {
                 let message = format!(
                     "All settings together may have at most {MAX_SCOPE_BYTES} bytes of JSON."
@@ -194,8 +195,9 @@ pub(crate) async fn remove(app: Arc<App>, request: Request) -> HandlerResult {
         let (app, client) = (&app, &client);
         let (key, conditions) = (&key, &conditions);
         async move {
-            let before = to_write(&tx, &identity, scope, key).await?;
-            let before = before.ok_or_else(Problem::not_found)?;
+            require_writer(&identity, scope)?;
+            let (tenant, of) = (identity.tenant_id, (scope.of(&identity), key.clone()));
+            let before = tx.get::<Setting>(tenant, of).await?.ok_or_else(Problem::not_found)?;
             conditions.require(Some(&tag_of(&before)?))?;
             tx.delete::<Setting>(before.tenant_id, (before.scope, before.key)).await?;
             audit(app, &tx, &identity, (Action::SettingRemoved, scope, key), client).await
@@ -210,17 +212,12 @@ fn bytes(setting: &Setting) -> usize {
     setting.key.len() + setting.value.0.to_string().len()
 }
 
-/// Returns the present setting in a scope, if the caller may write there.
-async fn to_write(
-    tx: &Transaction,
-    identity: &Identity,
-    scope: ScopeName,
-    key: &str,
-) -> Result<Option<Setting>, Problem> {
+/// Fails if the caller may not write settings of a scope.
+fn require_writer(identity: &Identity, scope: ScopeName) -> Result<(), Problem> {
     if scope == ScopeName::Tenant {
         identity.require_role(Role::Admin)?;
     }
-    Ok(tx.get(identity.tenant_id, (scope.of(identity), key.to_owned())).await?)
+    Ok(())
 }
 
 /// Audits the change of a tenant's setting. Users' own settings are not audited.

@@ -296,7 +296,7 @@ pub(crate) async fn show(app: Arc<App>, request: Request, part: Document) -> Han
     let (id, conditions) = (request.parse_param("id")?, Preconditions::of(&request)?);
     let stored = caller::transact(&app, &caller, |tx, identity| async move {
         let session = load_owned_session(&tx, &identity, id).await?;
-        part.read(&tx, &session).await
+        Ok(part.read(&tx, &session).await?.0)
     })
     .await?;
     conditions.read(respond::ok(&stored.json)?, &stored.tag())
@@ -317,11 +317,11 @@ pub(crate) async fn save(
         let (conditions, body) = (&conditions, &body);
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;
-            let (before, filter) =
+            let ((before, loaded), filter) =
                 try_join(part.read(&tx, &session), part.secret_filter(&tx, &session)).await?;
             conditions.require(Some(&before.tag()))?;
             let after = part.parse(before.changed(mode, body), &filter)?;
-            part.write(&tx, &session, (after, &filter), now).await
+            part.write(&tx, &loaded, (after, &filter), now).await
         }
     })
     .await?;
@@ -383,10 +383,11 @@ pub(crate) async fn put_client_state(app: Arc<App>, mut request: Request) -> Han
             let session = load_owned_session(&tx, &identity, id).await?;
             let (tenant, id) = (session.tenant_id, session.id);
             let before = ClientState::newest(&tx, tenant, id, key).await?;
-            let tag = before.map(|before| etag_of_client_state(before.version, before.saved_at));
+            let before = before.map(|before| (before.version, before.saved_at));
+            let tag = before.map(|(version, saved_at)| etag_of_client_state(version, saved_at));
             conditions.require(tag.as_ref())?;
-            let (of, saved) = ((tenant, id), (key.as_str(), content));
-            let version = ClientState::save(&tx, of, saved, quota, now).await?;
+            let saved = (key.as_str(), before.map_or(0, |(version, _)| version), content);
+            let version = ClientState::save_after(&tx, (tenant, id), saved, quota, now).await?;
             if version == 1 {
                 require_room(&tx, &session).await?;
             }
@@ -445,8 +446,10 @@ pub(crate) async fn put_client_state_batch(app: Arc<App>, mut request: Request) 
             let (tenant, id) = (session.tenant_id, session.id);
             let mut done = BatchDone { saved: Vec::new(), deleted: Vec::new() };
             for (key, content) in contents {
-                let saved = (key.as_str(), content.clone());
-                let version = ClientState::save(&tx, (tenant, id), saved, quota, now).await?;
+                let newest = ClientState::newest(&tx, tenant, id, key).await?;
+                let before = newest.map_or(0, |newest| newest.version);
+                let saved = (key.as_str(), before, content.clone());
+                let version = ClientState::save_after(&tx, (tenant, id), saved, quota, now).await?;
                 done.saved.push(BatchSaved { key: key.clone(), version });
             }
             if done.saved.iter().any(|saved| saved.version == 1) {

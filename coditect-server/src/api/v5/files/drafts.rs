@@ -8,6 +8,7 @@ use coditect_store::{
     BlobReader, Transaction,
     model::{Draft, File, FileKind, Session},
 };
+use futures_util::future::try_join;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -118,18 +119,20 @@ fn tag_of(draft: &Draft, file: Option<&File>) -> Result<ETag, Problem> {
     ETag::of(&(DraftView::from(draft), hex(&draft.blob.sha256), current_etag(file)))
 }
 
-/// Checks the preconditions on the draft of `path` in `session`, and returns the file at that path.
+/// Checks the preconditions on the draft of `path` in `session`, and returns the draft and the file
+/// at that path.
 async fn require(
     conditions: &Preconditions,
     tx: &Transaction,
     session: &Session,
     path: &str,
-) -> Result<Option<File>, Problem> {
-    let draft = tx.get::<Draft>(session.tenant_id, (session.id, path.to_owned())).await?;
-    let file = Place::of_session(session).file(tx, path).await?;
-    let tag = draft.map(|draft| tag_of(&draft, file.as_ref())).transpose()?;
+) -> Result<(Option<Draft>, Option<File>), Problem> {
+    let draft =
+        async { Ok(tx.get::<Draft>(session.tenant_id, (session.id, path.to_owned())).await?) };
+    let (draft, file) = try_join(draft, Place::of_session(session).file(tx, path)).await?;
+    let tag = draft.as_ref().map(|draft| tag_of(draft, file.as_ref())).transpose()?;
     conditions.require(tag.as_ref())?;
-    Ok(file)
+    Ok((draft, file))
 }
 
 /// Handles `PUT /sessions/{id}/drafts/{path}`, replacing an existing draft.
@@ -158,8 +161,8 @@ pub(crate) async fn save(app: Arc<App>, mut request: Request) -> HandlerResult {
         let (draft, conditions) = (&draft, &conditions);
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;
-            let file = require(conditions, &tx, &session, &draft.path).await?;
-            draft.save(&tx, &FILE_POLICY).await?;
+            let (before, file) = require(conditions, &tx, &session, &draft.path).await?;
+            draft.save_over(&tx, before.as_ref(), &FILE_POLICY).await?;
             tag_of(draft, file.as_ref())
         }
     })
@@ -183,8 +186,8 @@ pub(crate) async fn discard(app: Arc<App>, request: Request) -> HandlerResult {
         let (path, conditions) = (&path, &conditions);
         async move {
             let session = load_owned_session(&tx, &identity, id).await?;
-            require(conditions, &tx, &session, path).await?;
-            let draft = tx.get_required::<Draft>(session.tenant_id, (id, path.clone())).await?;
+            let (draft, _) = require(conditions, &tx, &session, path).await?;
+            let draft = draft.ok_or_else(Problem::not_found)?;
             Ok(draft.discard(&tx, now).await?)
         }
     })

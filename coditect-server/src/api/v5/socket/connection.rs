@@ -331,7 +331,7 @@ impl Connection {
         };
         let stored = caller::transact(app, caller, |tx, identity| async move {
             let session = load_owned_session(&tx, &identity, id).await?;
-            document.read(&tx, &session).await
+            Ok(document.read(&tx, &session).await?.0)
         });
         let stored = stored.await?;
         let json = serde_json::to_vec(&stored.json).map_err(Problem::internal)?;

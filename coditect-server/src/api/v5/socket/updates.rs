@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use coditect_auth::Identity;
 use coditect_store::{
     Transaction,
-    model::{ClientSequence, Session, SessionId, StateQuota},
+    model::{ClientSequence, LoadedPart, Session, SessionId, StateQuota},
 };
 use futures_util::future::try_join;
 use serde_json::{Map, Value};
@@ -66,18 +66,18 @@ struct Draft {
 }
 
 enum Change {
-    /// The document after the changes, and the filter for secrets.
-    Document(Document, Map<String, Value>, Box<SecretFilter>),
+    /// The stored version, the document after the changes, and the filter for secrets.
+    Document(Document, LoadedPart, Map<String, Value>, Box<SecretFilter>),
     Memory(memory::Draft),
 }
 
 impl Draft {
     async fn of(tx: &Transaction, session: &Session, part: StateSection) -> Result<Self, Problem> {
         let (before, change) = if let Some(document) = Document::of(part) {
-            let (stored, filter) =
+            let ((stored, loaded), filter) =
                 try_join(document.read(tx, session), document.secret_filter(tx, session)).await?;
             let Stored { json, version } = stored;
-            (version, Change::Document(document, json, Box::new(filter)))
+            (version, Change::Document(document, loaded, json, Box::new(filter)))
         } else {
             let draft = memory::Draft::of(tx, session).await?;
             (draft.version(), Change::Memory(draft))
@@ -93,7 +93,7 @@ impl Draft {
         quota: &StateQuota,
     ) -> Result<(), Problem> {
         match &mut self.change {
-            Change::Document(document, after, filter) => {
+            Change::Document(document, _, after, filter) => {
                 let mut patched = after.clone();
                 merge_patch::merge(&mut patched, patch);
                 *after = document.parse(patched, filter)?;
@@ -198,10 +198,10 @@ async fn transact(
         let mut version = before;
         if is_changed {
             version = match change {
-                Change::Document(document, after, filter) => {
-                    document.write(tx, &session, (after, &filter), now).await?.version
+                Change::Document(document, loaded, after, filter) => {
+                    document.write(tx, &loaded, (after, &filter), now).await?.version
                 }
-                Change::Memory(draft) => draft.write(tx, &session, &quota, now).await?,
+                Change::Memory(draft) => draft.write(tx, &quota, now).await?,
             };
             written.push((part, before, version));
         }
