@@ -189,8 +189,8 @@ fn median(mut times: Vec<Duration>) -> Duration {
 fn shown(plan: &Plan, times: &[Times]) -> String {
     let Plan { operations, cache_mib, .. } = plan;
     let mut table = format!(
-        "# Reads of a store that grows\n\nMedian times of {operations} operations by one client, {cache_mib} \
-         MiB of cache; in parentheses the ratio to the smallest store.\n\n\
+        "# Reads of a store that grows\n\nMedian times of {operations} operations by one client, \
+         {cache_mib} MiB of cache; in parentheses the ratio to the smallest store.\n\n\
          | records of each kind | get | bare redb's get | find | page of 50 | deeper by |\n\
          |---|---|---|---|---|---|\n"
     );

@@ -45,8 +45,8 @@ pub fn spread(rates: &[f64], decimals: usize) -> String {
 pub fn table(title: &str, said: &str, lines: &[Line], rounds: usize) -> String {
     let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut table = format!(
-        "# {title}\n\nMedians of {rounds} interleaved rounds (lowest to highest), {cores} cores, one \
-         disk. {said} Compare ratios of one run, not numbers of different runs.\n\n\
+        "# {title}\n\nMedians of {rounds} interleaved rounds (lowest to highest), {cores} cores, \
+         one disk. {said} Compare ratios of one run, not numbers of different runs.\n\n\
          | | per second | ratio |\n|---|---|---|\n",
     );
     for Line { name, rates, peer } in lines {

@@ -69,7 +69,8 @@ mod after {
 
     indexes! { City =>
         /// By country.
-        BY_COUNTRY ("cities_by_country", country): Multi<String> = |city| Some(city.country.clone());
+        BY_COUNTRY ("cities_by_country", country): Multi<String> =
+            |city| Some(city.country.clone());
     }
 }
 

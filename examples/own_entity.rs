@@ -43,7 +43,8 @@ impl Entity for Book {
 
 indexes! { Book =>
     /// Unique: a shelf mark identifies one book of a library.
-    BY_SHELF_MARK ("books_by_shelf_mark", mark): Unique<String> = |book| Some(book.shelf_mark.clone());
+    BY_SHELF_MARK ("books_by_shelf_mark", mark): Unique<String> =
+        |book| Some(book.shelf_mark.clone());
     /// Unique in all tenants, and sparse: old books have no ISBN.
     BY_ISBN ("books_by_isbn", isbn): GlobalUnique<String> = |book| book.isbn.clone();
     /// Sparse: lent books by borrower.

@@ -13,7 +13,7 @@ REFERENCES = ["conversation_id", "session_id", "agent_id"]
 
 
 def whole(value):
-    """To JSON Schema 1.0 is an integer; to the server it is none. Integers beyond 64 bits are refused."""
+    """Repairs integers: 1.0 is one to JSON Schema, not to the server, nor are over 64 bits."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value if -(2**63) <= value < 2**64 else value % 2**63
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
@@ -27,7 +27,9 @@ def whole(value):
 
 # Names have no invisible or bidirectional characters, which no pattern of the description lists.
 NAMES = ["name", "title", "first_name", "last_name", "firstName", "lastName", "key"]
-INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\ufff0-\uffff\U000e0000-\U000e0fff]")
+INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\ufff0-\uffff\U000e0000-\U000e0fff]"
+)
 
 
 def visible(text):
@@ -49,7 +51,8 @@ def before_call(context, case, kwargs):
     for name in CONDITIONS:
         if name in headers and not headers[name]:
             del headers[name]
-    # The same key with another request is a mistake, and there are few short keys; a digest is of the body.
+    # The same key with another request is a mistake, and there are few short keys; a digest is of
+    # the body.
     for name in ["Idempotency-Key", "Content-Digest"]:
         headers.pop(name, None)
     query = case.query or {}

@@ -1,4 +1,4 @@
-"""What must be true of the manifests, beyond their being well-formed; and that the program takes what they give it."""
+"""Checks the manifests beyond their form, and that the program accepts their arguments."""
 
 import ipaddress
 import os
@@ -45,7 +45,10 @@ def one(these, kind, name=None):
 
 
 # Names and labels find what they are to find.
-for these, namespace in ((server + [secret], "coditect"), (workspaces + user, "coditect-workspaces")):
+for these, namespace in (
+    (server + [secret], "coditect"),
+    (workspaces + user, "coditect-workspaces"),
+):
     for it in these:
         if it["kind"] == "Namespace":
             assert it["metadata"]["name"] == namespace
@@ -56,7 +59,10 @@ for these, namespace in ((server + [secret], "coditect"), (workspaces + user, "c
 for these in (server, user):
     workload = one(these, "StatefulSet")
     labels = workload["spec"]["template"]["metadata"]["labels"]
-    selectors = [workload["spec"]["selector"]["matchLabels"], one(these, "Service")["spec"]["selector"]]
+    selectors = [
+        workload["spec"]["selector"]["matchLabels"],
+        one(these, "Service")["spec"]["selector"],
+    ]
     for selector in selectors:
         assert selector.items() <= labels.items(), selector
     assert workload["spec"]["serviceName"] == one(these, "Service")["metadata"]["name"]
@@ -88,14 +94,16 @@ for these, uid in ((server, 65532), (user, 1000)):
     assert mounts == volumes | claims
     ports = {port["name"] for port in container["ports"]}
     assert all(port["targetPort"] in ports for port in one(these, "Service")["spec"]["ports"])
-assert {"cpu", "memory", "ephemeral-storage"} == one(user, "StatefulSet")["spec"]["template"]["spec"][
-    "containers"
-][0]["resources"]["limits"].keys()
+assert {"cpu", "memory", "ephemeral-storage"} == one(user, "StatefulSet")["spec"]["template"][
+    "spec"
+]["containers"][0]["resources"]["limits"].keys()
 
 # The server is asked in the right way, and has the time to stop.
 pod = one(server, "StatefulSet")["spec"]["template"]["spec"]
 (container,) = pod["containers"]
-probes = {name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+probes = {
+    name: container[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")
+}
 assert [it["path"] for it in probes.values()] == ["/healthz", "/healthz", "/readyz"]
 settings_text = one(server, "ConfigMap")["data"]["coditect.toml"]
 settings = tomllib.loads(settings_text)
@@ -126,13 +134,17 @@ with tempfile.TemporaryDirectory() as folder:
     (pathlib.Path(folder) / "coditect.toml").write_text(settings_text)
     bare["CODITECT_CONFIG"] = f"{folder}/coditect.toml"
     assert variables["CODITECT_CONFIG"]["value"].endswith("/coditect.toml")
-    shown = subprocess.run([program, "config"], env=bare, check=True, capture_output=True, text=True)
+    shown = subprocess.run(
+        [program, "config"], env=bare, check=True, capture_output=True, text=True
+    )
     for name in settings:
         (line,) = [line for line in shown.stdout.splitlines() if line.startswith(f"{name} = ")]
         assert "coditect.toml:" in line, line
     for name, placeholder in secret["stringData"].items():
         flags = [program, "--ephemeral", "--listen", "127.0.0.1:0"]
-        started = subprocess.run(flags, env=bare | good | {name: placeholder}, capture_output=True, timeout=60)
+        started = subprocess.run(
+            flags, env=bare | good | {name: placeholder}, capture_output=True, timeout=60
+        )
         assert started.returncode == 1 and not started.stdout, (name, started)
 
 
@@ -140,23 +152,33 @@ with tempfile.TemporaryDirectory() as folder:
 def rules(policy, direction):
     found = policy["spec"].get(direction, [])
     for rule in found:
-        assert rule.get("ports") and rule.get("from" if direction == "ingress" else "to"), policy["metadata"]
+        assert rule.get("ports") and rule.get("from" if direction == "ingress" else "to"), policy[
+            "metadata"
+        ]
     return found
 
 
 for policy in [it for it in server + workspaces if it["kind"] == "NetworkPolicy"]:
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
 nothing = one(workspaces, "NetworkPolicy", "nothing-else")
-assert nothing["spec"]["podSelector"] == {} and not rules(nothing, "ingress") + rules(nothing, "egress")
+assert nothing["spec"]["podSelector"] == {} and not rules(nothing, "ingress") + rules(
+    nothing, "egress"
+)
 policy = one(server, "NetworkPolicy")
-assert policy["spec"]["podSelector"]["matchLabels"].items() <= one(server, "StatefulSet")["spec"]["template"][
-    "metadata"
-]["labels"].items()
+assert (
+    policy["spec"]["podSelector"]["matchLabels"].items()
+    <= one(server, "StatefulSet")["spec"]["template"]["metadata"]["labels"].items()
+)
 assert not rules(policy, "egress")
 proxies, scrapers = rules(policy, "ingress")
 assert (proxies["ports"], scrapers["ports"]) == ([{"port": "http"}], [{"port": "metrics"}])
-names = [rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for rule in (proxies, scrapers)]
-assert names == ["coditect-proxy", "prometheus"] and len(proxies["from"]) == len(scrapers["from"]) == 1
+names = [
+    rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"]
+    for rule in (proxies, scrapers)
+]
+assert (
+    names == ["coditect-proxy", "prometheus"] and len(proxies["from"]) == len(scrapers["from"]) == 1
+)
 
 policy = one(workspaces, "NetworkPolicy", "workspaces")
 labels = one(user, "StatefulSet")["spec"]["template"]["metadata"]["labels"]
@@ -185,14 +207,32 @@ def reached(address):
 for outside in ("1.1.1.1", "140.82.112.3", "2606:4700::1111"):
     assert reached(outside), outside
 for inside in (
-    *("169.254.169.254", "fd00:ec2::254", "64:ff9b::a9fe:a9fe", "::ffff:169.254.169.254", "2002:a9fe:a9fe::1"),
-    *("10.96.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "100.64.0.1", "100.100.100.200", "127.0.0.1"),
+    *(
+        "169.254.169.254",
+        "fd00:ec2::254",
+        "64:ff9b::a9fe:a9fe",
+        "::ffff:169.254.169.254",
+        "2002:a9fe:a9fe::1",
+    ),
+    *(
+        "10.96.0.1",
+        "10.1.2.3",
+        "172.31.0.1",
+        "192.168.1.1",
+        "100.64.0.1",
+        "100.100.100.200",
+        "127.0.0.1",
+    ),
     *("fe80::1", "::1", "fc00::1", "255.255.255.255", "0.0.0.0"),
 ):
     assert not reached(inside), inside
 
 # Every user's own is made of one template, whose names are names.
-made = (kubernetes / "workspaces/user.yaml").read_text().replace("USER_ID", "01a20af1-3fb1-7452-b84e-fbf374c51be6")
+made = (
+    (kubernetes / "workspaces/user.yaml")
+    .read_text()
+    .replace("USER_ID", "01a20af1-3fb1-7452-b84e-fbf374c51be6")
+)
 names = [it["metadata"]["name"] for it in yaml.safe_load_all(made)]
 assert all(re.fullmatch(r"[a-z][a-z0-9-]{0,61}[a-z0-9]", name) for name in names), names
 site = (deploy / "nginx/coditect/site.conf").read_text()

@@ -141,8 +141,8 @@ async fn compare(
     let ratios: Vec<_> = ours.iter().zip(&appends).map(|(ours, bare)| ours / bare).collect();
     writeln!(
         table,
-        "Medians of {} rounds in turn (lowest to highest), one client; the ratio is that of a round.\n\n\
-         | sessions created | bare append and sync | ratio |\n|---|---|---|\n\
+        "Medians of {} rounds in turn (lowest to highest), one client; the ratio is that of a \
+         round.\n\n | sessions created | bare append and sync | ratio |\n|---|---|---|\n\
          | {:.0}/s {} | {:.0}/s {} | {:.2} {} |\n",
         plan.rounds,
         median(&ours),
@@ -264,14 +264,15 @@ async fn work(store: &Store, sample: &Arc<Sample>, time: Duration) -> Outcome<Ve
 fn listed(stretches: &[Stretch]) -> String {
     let mut table = format!(
         "{CLIENTS} clients that create sessions as fast as they can, over ten seconds each.\n\n\
-         | after, s | created/s | p50, ms | p99.9, ms | worst, ms | worst bare append, ms | memory, MiB |\n\
-         |---|---|---|---|---|---|---|\n"
+         | after, s | created/s | p50, ms | p99.9, ms | worst, ms | worst bare append, ms | \
+         memory, MiB |\n |---|---|---|---|---|---|---|\n"
     );
     for Stretch { after, rate, took: [middle, most, worst], bare, memory } in stretches {
         // Writing into a string does not fail.
         let _ = writeln!(
             table,
-            "| {after:.0} | {rate:.0} | {middle:.1} | {most:.1} | {worst:.1} | {bare:.1} | {memory:.0} |"
+            "| {after:.0} | {rate:.0} | {middle:.1} | {most:.1} | {worst:.1} | {bare:.1} | \
+             {memory:.0} |"
         );
     }
     table

@@ -60,8 +60,8 @@ const SESSIONS: usize = 60;
 fn main() -> Outcome<()> {
     let plan = Plan::parse();
     let said = format!(
-        "{} clients with one connection each. Writes are durable when they are answered; {IN_FLIGHT} \
-         updates are in flight per client.",
+        "{} clients with one connection each. Writes are durable when they are answered; \
+         {IN_FLIGHT} updates are in flight per client.",
         plan.clients
     );
     let table = table("Cost of a request", &said, &run(&plan)?, plan.rounds);

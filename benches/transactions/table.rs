@@ -82,10 +82,10 @@ impl Table {
         let cores = thread::available_parallelism().map_or(0, usize::from);
         let (rounds, records) = (self.rounds, self.records);
         let mut table = format!(
-            "# Operations per second\n\nMedians of {rounds} interleaved rounds (lowest to highest), \
-             {records} sessions and users before, {cores} cores, one disk. A ratio above 1 means \
-             that the repositories are faster. Every write was durable when it was answered. \
-             Compare ratios of one run, not numbers of different runs.\n\n\
+            "# Operations per second\n\nMedians of {rounds} interleaved rounds (lowest to \
+             highest), {records} sessions and users before, {cores} cores, one disk. A ratio \
+             above 1 means that the repositories are faster. Every write was durable when it was \
+             answered. Compare ratios of one run, not numbers of different runs.\n\n\
              | work | clients | repositories | rusqlite | ratio | bare redb | ratio |\n\
              |---|---|---|---|---|---|---|\n"
         );
@@ -96,7 +96,8 @@ impl Table {
             // Writing into a string does not fail.
             let _ = writeln!(
                 table,
-                "| {work} | {clients} | {ours} | {sqlite} | {of_sqlite:.2} | {bare} | {of_bare:.2} |"
+                "| {work} | {clients} | {ours} | {sqlite} | {of_sqlite:.2} | {bare} | \
+                 {of_bare:.2} |"
             );
         }
         table.push_str(

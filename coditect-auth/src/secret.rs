@@ -33,7 +33,8 @@ macro_rules! secrets {
         impl PartialEq for $name {
             /// Compares in constant time, except for the length.
             fn eq(&self, other: &Self) -> bool {
-                let (mine, theirs): (&[u8], &[u8]) = (self.expose().as_ref(), other.expose().as_ref());
+                let (mine, theirs): (&[u8], &[u8]) =
+                    (self.expose().as_ref(), other.expose().as_ref());
                 mine.ct_eq(theirs).into()
             }
         }

@@ -43,7 +43,8 @@ printf 'FROM scratch\nCOPY . /src\n' > "$work/Dockerfile"
 image build --quiet --isolation chroot --ignorefile coditect-server/deploy/Dockerfile.dockerignore \
     --file "$work/Dockerfile" --tag context . > /dev/null
 cp -a "$(image mount "$(image from context)")/src" "$built/src"
-[ ! -e "$built/src/target" ] && [ ! -e "$built/src/.git" ] || fail "the context has what is no source"
+[ ! -e "$built/src/target" ] && [ ! -e "$built/src/.git" ] ||
+    fail "the context has files that are no source"
 (
     export CARGO_TARGET_DIR=$PWD/target
     cd "$built/src"
@@ -77,11 +78,14 @@ expect ExposedPorts 8080/tcp
 expect Volumes /data
 mapfile -t check < <(python3 -c '
 import json, sys
-for word in json.load(open(sys.argv[1]))["Docker"]["config"]["Healthcheck"]["Test"]: print(word)' "$work/image.json")
-[ "${check[*]}" = "CMD /coditect-server health" ] || fail "the image has the health check ${check[*]}"
+image = json.load(open(sys.argv[1]))["Docker"]
+for word in image["config"]["Healthcheck"]["Test"]: print(word)' "$work/image.json")
+[ "${check[*]}" = "CMD /coditect-server health" ] ||
+    fail "the image has the health check ${check[*]}"
 
 # --- content: the program, and a directory owned by its user
-there=$(cd "$root" && find . -mindepth 1 ! -path './proc*' ! -path './sys*' ! -path './dev*' -printf '%P %U\n' | sort)
+there=$(cd "$root" && find . -mindepth 1 ! -path './proc*' ! -path './sys*' ! -path './dev*' \
+    -printf '%P %U\n' | sort)
 [ "$there" = $'coditect-server 0\ndata 65532' ] || fail "the image has in it: $there"
 
 # --- run it with the devices and /proc of every container
@@ -89,7 +93,9 @@ mkdir "$root/dev" "$root/proc"
 touch "$root"/dev/{null,random,urandom}
 mkdir "$work/data"
 chown 65532:65532 "$work/data"
-port=$(python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
+port=$(python3 -c 'import socket
+s = socket.create_server(("127.0.0.1", 0))
+print(s.getsockname()[1])')
 mapfile -t variables < <(said Env | grep '^CODITECT_')
 variables+=("CODITECT_LISTEN=127.0.0.1:$port")
 start() {
@@ -128,7 +134,8 @@ json=(--header "Content-Type: application/json")
 start
 until_true healthy || fail "it does not become healthy"
 process=$(grep -E '^(Uid|CapEff|CapPrm|NoNewPrivs):' "/proc/$server/status" | tr -s '\t' ' ')
-[ "$process" = $'Uid: 65532 65532 65532 65532\nCapPrm: 0000000000000000\nCapEff: 0000000000000000\nNoNewPrivs: 1' ] ||
+[ "$process" = $'Uid: 65532 65532 65532 65532\n'\
+$'CapPrm: 0000000000000000\nCapEff: 0000000000000000\nNoNewPrivs: 1' ] ||
     fail "it runs as: $process"
 awk '$5 == "/" { last = $6 } END { exit last !~ /^ro(,|$)/ }' "/proc/$server/mountinfo" ||
     fail "its root can be written to"

@@ -70,35 +70,41 @@ pub struct Config {
     pub ephemeral: bool,
 
     /// Format of the log lines on stderr.
-    #[arg(long, env = "CODITECT_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    #[arg(long, env = "CODITECT_LOG_FORMAT", value_name = "FORMAT")]
+    #[arg(default_value = "text")]
     pub log_format: LogFormat,
 
     /// Log level: `off`, `error`, `warn`, `info`, `debug` or `trace`, or a filter with levels per
     /// module, such as `info,coditect_server=debug`.
-    #[arg(long, env = "CODITECT_LOG_LEVEL", value_name = "FILTER", default_value = "info", value_parser = log_filter)]
+    #[arg(long, env = "CODITECT_LOG_LEVEL", value_name = "FILTER")]
+    #[arg(default_value = "info", value_parser = log_filter)]
     pub log_level: String,
 
     /// Lifetime of an access token, at most 24h. A shorter one limits the use of a stolen token and
     /// costs more refreshes.
-    #[arg(long, env = "CODITECT_ACCESS_TOKEN_TTL", value_name = "DURATION", default_value = "15m", value_parser = timeout)]
+    #[arg(long, env = "CODITECT_ACCESS_TOKEN_TTL", value_name = "DURATION")]
+    #[arg(default_value = "15m", value_parser = timeout)]
     pub access_token_ttl: Duration,
 
     /// Time after the first use of a rotated refresh token in which its predecessor still returns
     /// the same successor; 0s disables it. Until that first use, for example after a lost response,
     /// the predecessor always works.
-    #[arg(long, env = "CODITECT_REFRESH_GRACE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    #[arg(long, env = "CODITECT_REFRESH_GRACE", value_name = "DURATION")]
+    #[arg(default_value = "10s", value_parser = duration)]
     pub refresh_grace: Duration,
 
     /// Time until the next key signs access tokens, 1h to 3650 days. The next key is published in
     /// /.well-known/jwks.json before it signs.
-    #[arg(long, env = "CODITECT_KEY_ROTATION", value_name = "DURATION", default_value = "30days", value_parser = rotation)]
+    #[arg(long, env = "CODITECT_KEY_ROTATION", value_name = "DURATION")]
+    #[arg(default_value = "30days", value_parser = rotation)]
     pub key_rotation: Duration,
 
     /// Address or network of a trusted reverse proxy, which names the client in the header of
     /// --forwarded-header. Clients without a known address cannot read /metrics, have no address in
     /// the audit log and share one login rate limit; so do all clients of an untrusted proxy.
     /// Repeat the flag or separate values with commas.
-    #[arg(long, env = "CODITECT_TRUSTED_PROXY", value_name = "NETWORK", value_delimiter = ',', value_parser = parse_network)]
+    #[arg(long, env = "CODITECT_TRUSTED_PROXY", value_name = "NETWORK")]
+    #[arg(value_delimiter = ',', value_parser = parse_network)]
     pub trusted_proxy: Vec<IpNet>,
 
     /// Header in which trusted proxies name the client. The other header is ignored.
@@ -112,13 +118,16 @@ pub struct Config {
 
     /// Origin of web pages that may call the API with CORS, in addition to the server's own:
     /// scheme, host and port. Repeat the flag or separate values with commas.
-    #[arg(long, env = "CODITECT_ALLOWED_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin::parse)]
+    #[arg(long, env = "CODITECT_ALLOWED_ORIGIN", value_name = "ORIGIN")]
+    #[arg(value_delimiter = ',', value_parser = origin::parse)]
     pub allowed_origin: Vec<Origin>,
 
     /// Address or network of clients that may read /metrics. A scraper whose own address is within
     /// --trusted-proxy must name itself in the forwarding header, or use
     /// --metrics-listen. Repeat the flag or separate values with commas.
-    #[arg(long, env = "CODITECT_METRICS_ALLOW", value_name = "NETWORK", value_delimiter = ',', default_values = ["127.0.0.0/8", "::1"], value_parser = parse_network)]
+    #[arg(long, env = "CODITECT_METRICS_ALLOW", value_name = "NETWORK")]
+    #[arg(value_delimiter = ',', default_values = ["127.0.0.0/8", "::1"])]
+    #[arg(value_parser = parse_network)]
     pub metrics_allow: Vec<IpNet>,
 
     /// Address and port of a second listener, without TLS, that serves only /metrics, /healthz and
@@ -135,18 +144,21 @@ pub struct Config {
     /// Prefix of the cookie names __Host-PREFIX-access and __Host-PREFIX-refresh: 1 to 64 letters,
     /// digits, `-` or `_`. Browsers share cookies between all ports of a host, so servers on one
     /// host need different prefixes.
-    #[arg(long, env = "CODITECT_COOKIE_PREFIX", value_name = "PREFIX", default_value = DEFAULT_PREFIX, value_parser = CookieNames::with_prefix)]
+    #[arg(long, env = "CODITECT_COOKIE_PREFIX", value_name = "PREFIX")]
+    #[arg(default_value = DEFAULT_PREFIX, value_parser = CookieNames::with_prefix)]
     pub cookie_prefix: CookieNames,
 
     /// Who may create an account: anyone, holders of an invitation to a tenant, or no one. `user
     /// create` works in every mode. Set `invited` or `closed` on a server that is reachable from
     /// the internet.
-    #[arg(long, env = "CODITECT_REGISTRATION", value_name = "MODE", default_value = "open")]
+    #[arg(long, env = "CODITECT_REGISTRATION", value_name = "MODE")]
+    #[arg(default_value = "open")]
     pub registration: RegistrationMode,
 
     /// Delivery of password-reset and invitation tokens. `none` does not deliver them; `log` writes
     /// them to the log and is meant for trying out the server.
-    #[arg(long, env = "CODITECT_MAILER", value_name = "MAILER", default_value = "none")]
+    #[arg(long, env = "CODITECT_MAILER", value_name = "MAILER")]
+    #[arg(default_value = "none")]
     pub mailer: MailerKind,
 
     /// Directory of a frontend to serve instead of the built-in one. Read once at startup.
@@ -155,33 +167,40 @@ pub struct Config {
 
     /// `Content-Security-Policy` header of the frontend. Change it for a frontend that cannot work
     /// with the strict default.
-    #[arg(long, env = "CODITECT_CONTENT_SECURITY_POLICY", value_name = "POLICY", default_value = STRICT_POLICY)]
+    #[arg(long, env = "CODITECT_CONTENT_SECURITY_POLICY", value_name = "POLICY")]
+    #[arg(default_value = STRICT_POLICY)]
     pub content_security_policy: HeaderValue,
 
     /// Maximum size of a JSON body: bytes, or a number with the unit KiB or MiB.
-    #[arg(long, env = "CODITECT_BODY_LIMIT", value_name = "SIZE", default_value = "1MiB", value_parser = size)]
+    #[arg(long, env = "CODITECT_BODY_LIMIT", value_name = "SIZE")]
+    #[arg(default_value = "1MiB", value_parser = size)]
     pub body_limit: usize,
 
     /// Maximum size of an uploaded file: bytes, or a number with the unit KiB or MiB.
-    #[arg(long, env = "CODITECT_FILE_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    #[arg(long, env = "CODITECT_FILE_LIMIT", value_name = "SIZE")]
+    #[arg(default_value = "64MiB", value_parser = size)]
     pub file_limit: usize,
 
     /// Time within which a client must send the header block of a request, from the connection or
     /// from the first byte of the block.
-    #[arg(long, env = "CODITECT_HEADER_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = timeout)]
+    #[arg(long, env = "CODITECT_HEADER_TIMEOUT", value_name = "DURATION")]
+    #[arg(default_value = "10s", value_parser = timeout)]
     pub header_timeout: Duration,
 
     /// Time without progress after which a request or response body is cut off.
-    #[arg(long, env = "CODITECT_BODY_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = timeout)]
+    #[arg(long, env = "CODITECT_BODY_TIMEOUT", value_name = "DURATION")]
+    #[arg(default_value = "30s", value_parser = timeout)]
     pub body_timeout: Duration,
 
     /// Time after which a connection without requests is closed.
-    #[arg(long, env = "CODITECT_IDLE_TIMEOUT", value_name = "DURATION", default_value = "75s", value_parser = timeout)]
+    #[arg(long, env = "CODITECT_IDLE_TIMEOUT", value_name = "DURATION")]
+    #[arg(default_value = "75s", value_parser = timeout)]
     pub idle_timeout: Duration,
 
     /// Interval between pings to WebSocket clients. A client that is silent for three intervals is
     /// disconnected.
-    #[arg(long, env = "CODITECT_WEBSOCKET_PING_INTERVAL", value_name = "DURATION", default_value = "25s", value_parser = timeout)]
+    #[arg(long, env = "CODITECT_WEBSOCKET_PING_INTERVAL", value_name = "DURATION")]
+    #[arg(default_value = "25s", value_parser = timeout)]
     pub websocket_ping_interval: Duration,
 
     /// Accept the access token of a WebSocket in its URL (`?token=`). For clients that can neither
@@ -190,61 +209,72 @@ pub struct Config {
     pub websocket_token_in_query: bool,
 
     /// Time that running requests have to complete during shutdown.
-    #[arg(long, env = "CODITECT_SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "20s", value_parser = duration)]
+    #[arg(long, env = "CODITECT_SHUTDOWN_TIMEOUT", value_name = "DURATION")]
+    #[arg(default_value = "20s", value_parser = duration)]
     pub shutdown_timeout: Duration,
 
     /// Interval between purges of expired logins, tickets, idempotency records and unfinished
     /// uploads.
-    #[arg(long, env = "CODITECT_SWEEP_INTERVAL", value_name = "DURATION", default_value = "10m", value_parser = timeout)]
+    #[arg(long, env = "CODITECT_SWEEP_INTERVAL", value_name = "DURATION")]
+    #[arg(default_value = "10m", value_parser = timeout)]
     pub sweep_interval: Duration,
 
     /// Maximum number of workspace sessions per tenant.
-    #[arg(long, env = "CODITECT_MAX_SESSIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, env = "CODITECT_MAX_SESSIONS", value_name = "COUNT")]
+    #[arg(default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..))]
     pub max_sessions: i64,
 
     /// Maximum size of a workspace session's memory as JSON: bytes, or a number with the unit KiB
     /// or MiB. It counts towards the tenant's storage quota.
-    #[arg(long, env = "CODITECT_SESSION_MEMORY_LIMIT", value_name = "SIZE", default_value = "8MiB", value_parser = size)]
+    #[arg(long, env = "CODITECT_SESSION_MEMORY_LIMIT", value_name = "SIZE")]
+    #[arg(default_value = "8MiB", value_parser = size)]
     pub session_memory_limit: usize,
 
     /// Maximum size of a workspace session's client state: bytes, or a number with the unit KiB or
     /// MiB. All retained versions count, and they count towards the tenant's storage quota.
-    #[arg(long, env = "CODITECT_CLIENT_STATE_LIMIT", value_name = "SIZE", default_value = "16MiB", value_parser = size)]
+    #[arg(long, env = "CODITECT_CLIENT_STATE_LIMIT", value_name = "SIZE")]
+    #[arg(default_value = "16MiB", value_parser = size)]
     pub client_state_limit: usize,
 
     /// Maximum memory for responses that clients have not read yet: bytes, or a number with the
     /// unit KiB or MiB; at least 16MiB. A user and a connection may each use an eighth of it;
     /// requests beyond that wait for a second and are then refused with 429 or 503. Raise it on
     /// machines with more memory.
-    #[arg(long, env = "CODITECT_MAX_UNREAD_RESPONSES", value_name = "SIZE", default_value = "256MiB", value_parser = budget)]
+    #[arg(long, env = "CODITECT_MAX_UNREAD_RESPONSES", value_name = "SIZE")]
+    #[arg(default_value = "256MiB", value_parser = budget)]
     pub max_unread_responses: u64,
 
     /// Maximum memory for request bodies and their parsed values: bytes, or a number with the unit
     /// KiB or MiB; at least 16MiB. A user, a connection, and all clients without a login together
     /// may each use an eighth of it; requests beyond that wait for a second and are then refused
     /// with 429 or 503. Raise it on machines with more memory.
-    #[arg(long, env = "CODITECT_MAX_REQUEST_BODIES", value_name = "SIZE", default_value = "256MiB", value_parser = budget)]
+    #[arg(long, env = "CODITECT_MAX_REQUEST_BODIES", value_name = "SIZE")]
+    #[arg(default_value = "256MiB", value_parser = budget)]
     pub max_request_bodies: u64,
 
     /// Maximum number of logins per user, 1 to 1000. One more login ends the one that was idle
     /// longest.
-    #[arg(long, env = "CODITECT_MAX_LOGINS", value_name = "COUNT", default_value_t = 100, value_parser = logins)]
+    #[arg(long, env = "CODITECT_MAX_LOGINS", value_name = "COUNT")]
+    #[arg(default_value_t = 100, value_parser = logins)]
     pub max_logins: usize,
 
     /// Time for which entries of audit logs are kept, from 30 to 3650 days.
-    #[arg(long, env = "CODITECT_AUDIT_RETENTION", value_name = "DURATION", default_value = "400days", value_parser = retention)]
+    #[arg(long, env = "CODITECT_AUDIT_RETENTION", value_name = "DURATION")]
+    #[arg(default_value = "400days", value_parser = retention)]
     pub audit_retention: Duration,
 
     /// Maximum number of entries in the audit log of a tenant, at least 1000. Beyond it the oldest
     /// are removed by the next sweep.
-    #[arg(long, env = "CODITECT_MAX_AUDIT_ENTRIES", value_name = "COUNT", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    #[arg(long, env = "CODITECT_MAX_AUDIT_ENTRIES", value_name = "COUNT")]
+    #[arg(default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     pub max_audit_entries: u64,
 
     /// Maximum number of open connections; further ones wait in the listen queue. The server raises
     /// its limit on open files as far as the system allows. If that limit has no room for the
     /// connections and 256 files of the store, the server accepts fewer connections and logs a
     /// warning at startup.
-    #[arg(long, env = "CODITECT_MAX_CONNECTIONS", value_name = "COUNT", default_value_t = 10_000, value_parser = connections)]
+    #[arg(long, env = "CODITECT_MAX_CONNECTIONS", value_name = "COUNT")]
+    #[arg(default_value_t = 10_000, value_parser = connections)]
     pub max_connections: usize,
 }
 

@@ -90,7 +90,10 @@ pub(crate) const ABSOLUTE: &str = r"^/[^\x00-\x1f\x7f-\x9f]*$";
 pub(crate) const PATH: &str =
     r"^/?(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f-\x9f]+(/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f-\x9f]+)*/?$";
 /// Pattern of a directory in a workspace; empty for the root.
-pub(crate) const DIRECTORY: &str = r"^/?$|^/?(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f-\x9f]+(/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f-\x9f]+)*/?$";
+pub(crate) const DIRECTORY: &str = concat!(
+    r"^/?$|",
+    r"^/?(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f-\x9f]+(/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f-\x9f]+)*/?$",
+);
 /// Pattern of the entity tag of a file's content.
 pub(crate) const CONTENT_TAG: &str = "^(\"[0-9a-fA-F]{64}\"|[0-9a-fA-F]{64})$";
 /// Pattern of the scope of a token: one of this API, or one of another service.
@@ -480,7 +483,13 @@ impl Response {
             })
             .collect();
         let mut response = json!({"description": reason(self.status), "headers": headers});
-        let envelope = |required: &[&str], properties: Value| json!({"type": "object", "required": required, "properties": properties});
+        let envelope = |required: &[&str], properties: Value| {
+            json!({
+                "type": "object",
+                "required": required,
+                "properties": properties,
+            })
+        };
         let (schema, example) = match self.content {
             Content::None => return response,
             Content::Bytes => {

@@ -83,8 +83,8 @@
 
 #[cfg(not(unix))]
 compile_error!(
-    "Coditect runs on Unix (Linux, macOS) only: the store needs file locks, positional writes, and folders that \
-     can be synced. Windows is not supported; use WSL or a container there"
+    "Coditect runs on Unix (Linux, macOS) only: the store needs file locks, positional writes, \
+     and folders that can be synced. Windows is not supported; use WSL or a container there"
 );
 
 pub mod archive;
@@ -120,6 +120,6 @@ pub use error::{Error, ErrorKind, Result, RunError};
 pub use model::PurgeReport;
 pub use records::{
     AppendHandle, Blob, BlobReader, BlobUpload, Counter, Cursor, Event, Page, Reservation,
-    Revision, Scan, TenantTransaction, Transaction, Versioned,
+    Revision, Scan, Transaction, Versioned,
 };
 pub use store::{Store, StoreOptions};

@@ -1,10 +1,11 @@
 //! The keys that sign access tokens.
 //!
 //! ```text
-//!   store: WrappedRootKey ──open, with the master key──► RootKey, of which all other keys are derived
+//!   store: WrappedRootKey ──open with the master key──► RootKey, from which the others derive
 //!
 //!   store: SealedKey ──open, with the root key────► SigningKey ──┐
-//!                                                                ├─► KeyRing: one signs, all verify
+//!                                                                ├─► KeyRing: one signs, all
+//!                                                                verify
 //!   next ──► active ──► retired ──► gone                         │
 //!   └────── published in the JWKS, verify ─────┘                 └─► JWKS document
 //! ```

@@ -73,9 +73,11 @@ impl Entity for Invitation {
 
 indexes! { Invitation =>
     /// By hash of the token.
-    BY_HASH ("invitations_by_hash", hash): GlobalUnique<[u8; 32]> = |invitation| Some(invitation.hash);
+    BY_HASH ("invitations_by_hash", hash): GlobalUnique<[u8; 32]> =
+        |invitation| Some(invitation.hash);
     /// By inviter, oldest first.
-    BY_INVITER ("invitations_by_inviter", user): Multi<UserId> = |invitation| Some(invitation.invited_by);
+    BY_INVITER ("invitations_by_inviter", user): Multi<UserId> =
+        |invitation| Some(invitation.invited_by);
     /// By hour of expiry, for the purge.
     BY_EXPIRY ("invitations_by_expiry", hour): GlobalMulti<i64> =
         |invitation| Some(expiry_hour(invitation.expires_at));

@@ -104,8 +104,9 @@ impl Auth {
         let may_give_ide = has_operator_grant(tx, tenant, identity.user.id).await?;
         let ide = new.ide.unwrap_or(may_give_ide);
         if ide && !may_give_ide {
-            let why = "only a user who has the right to use the IDE from an operator gives it, and only \
-                       into their own tenant: invite without it, or have an operator give it";
+            let why = "only a user who has the right to use the IDE from an operator gives it, \
+                       and only into their own tenant: invite without it, or have an operator \
+                       give it";
             return Err(Error::Forbidden(why));
         }
         let all = tx.list::<Invitation>(tenant).page(MAX_INVITATIONS, None).await?.items;

@@ -37,7 +37,12 @@ enum Event {
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let server = 0..SERVERS;
-    let wait = prop_oneof![4 => 0..60_i64, 3 => 60..1_000_i64, 2 => 1_000..4_000_i64, 1 => 4_000..200_000_i64];
+    let wait = prop_oneof![
+        4 => 0..60_i64,
+        3 => 60..1_000_i64,
+        2 => 1_000..4_000_i64,
+        1 => 4_000..200_000_i64,
+    ];
     let event = prop_oneof![
         4 => server.clone().prop_map(|server| Event::Keep { server }),
         1 => Just(Event::KeepAll),

@@ -4,7 +4,13 @@ import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { after, test } from 'node:test';
 
-import { ApiError, ConflictError, NetworkError, SignedOutError, LOGIN_KEY } from '../dist/client/index.js';
+import {
+  ApiError,
+  ConflictError,
+  NetworkError,
+  SignedOutError,
+  LOGIN_KEY,
+} from '../dist/client/index.js';
 import { Browser, eventually, line, serve, somebody, text, wait } from './support.mjs';
 
 const many = (count, make) => Array.from({ length: count }, (_, at) => make(at));
@@ -35,7 +41,8 @@ test('tabs without locks share one login after a refresh', async (t) => {
     await Promise.all(tabs.map((tab) => tab.auth.me()));
     assert.ok(browser.count('POST /auth/refresh') > 1, 'nothing has raced');
     // The stored token is the newest, and further refreshes work.
-    for (let round = 0; round < 3; round += 1) await Promise.all(tabs.map((tab) => tab.login.refresh()));
+    for (let round = 0; round < 3; round += 1)
+      await Promise.all(tabs.map((tab) => tab.login.refresh()));
     await Promise.all(tabs.map((tab) => tab.auth.me()));
   }
 });
@@ -51,7 +58,8 @@ test('refused token is replaced and the request retried', async (t) => {
   const { browser, first } = await signedIn(t);
   const { login } = stored(browser);
   const told = { type: 'access', login, token: 'not.a.token', life_ms: 900_000, left_ms: 900_000 };
-  for (const { listeners } of first.tab.channels) listeners.forEach((heard) => heard({ data: told }));
+  for (const { listeners } of first.tab.channels)
+    listeners.forEach((heard) => heard({ data: told }));
   await first.auth.me();
   assert.equal(browser.count('GET /auth/me'), 2);
   assert.equal(browser.count('POST /auth/refresh'), 1);
@@ -128,7 +136,9 @@ test('reuse of a token replaced just now is not treated as theft', async (t) => 
 
 test('wrong password is reported without a refresh', async (t) => {
   const { browser, first, person } = await signedIn(t);
-  const refused = await first.auth.login({ ...person, password: 'another one' }).catch((error) => error);
+  const refused = await first.auth
+    .login({ ...person, password: 'another one' })
+    .catch((error) => error);
   assert.ok(refused instanceof ApiError);
   assert.deepEqual([refused.status, refused.code], [401, 'INVALID_CREDENTIALS']);
   assert.ok(refused.request_id);
@@ -147,7 +157,9 @@ test('refusals name the fields, and a rate limit has a retry delay', async (t) =
   assert.equal(weak.fields[0].field, 'password');
   let refused;
   for (let attempt = 0; attempt < 10 && refused?.status !== 429; attempt += 1) {
-    refused = await first.auth.login({ ...person, password: `wrong ${attempt}` }).catch((error) => error);
+    refused = await first.auth
+      .login({ ...person, password: `wrong ${attempt}` })
+      .catch((error) => error);
   }
   assert.equal(refused.status, 429);
   assert.ok(refused.retry_after >= 1);
@@ -171,7 +183,8 @@ test('a request that is refused while responses are unread is repeated', async (
   t.after(() => socket.destroy());
   socket.pause();
   socket.write(
-    `GET /api/v5/sessions/${unread}/memory HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer ${token}\r\n\r\n`,
+    `GET /api/v5/sessions/${unread}/memory HTTP/1.1\r\nHost: a\r\n` +
+      `Authorization: Bearer ${token}\r\n\r\n`,
   );
   await wait(1_000);
   setTimeout(() => socket.destroy(), 1_500);
@@ -213,7 +226,9 @@ test('conflict of a file has its present bytes', async (t) => {
   assert.equal(conflict.current.etag, theirs.etag);
   await first.files.write(id, name, 'mine', { etag: conflict.current.etag });
   await first.files.delete(id, name);
-  const gone = await first.files.write(id, name, 'mine', { etag: theirs.etag }).catch((error) => error);
+  const gone = await first.files
+    .write(id, name, 'mine', { etag: theirs.etag })
+    .catch((error) => error);
   assert.ok(gone instanceof ConflictError);
   assert.equal(gone.current, null);
 });
@@ -226,7 +241,10 @@ test('drafts, moves, directories, versions and lists round-trip', async (t) => {
   });
   const one = await first.files.write(id, 'src/main.rs', 'one', 'absent');
   await first.files.write(id, 'src/main.rs', 'two', { etag: one.etag });
-  assert.deepEqual((await first.files.versions(id, 'src/main.rs')).map(({ size }) => size).length, 2);
+  assert.deepEqual(
+    (await first.files.versions(id, 'src/main.rs')).map(({ size }) => size).length,
+    2,
+  );
   assert.equal(text((await first.files.read(id, 'src/main.rs', 1)).value), 'one');
   assert.equal(await first.drafts.get(id, 'src/main.rs'), null);
   await first.drafts.save(id, 'src/main.rs', { content: 'unsaved', base_etag: one.value.sha256 });
@@ -274,9 +292,15 @@ test('other records round-trip', async (t) => {
     [['theme', { dark: true }]],
   );
   const agent = await first.agents.create({ name: 'helper' });
-  assert.equal((await first.agents.update(agent.id, { description: 'helps' })).value.description, 'helps');
+  assert.equal(
+    (await first.agents.update(agent.id, { description: 'helps' })).value.description,
+    'helps',
+  );
   await first.clientState.put(id, 'layout/main', new Uint8Array([1, 2]));
-  assert.deepEqual(new Uint8Array((await first.clientState.get(id, 'layout/main')).value), new Uint8Array([1, 2]));
+  assert.deepEqual(
+    new Uint8Array((await first.clientState.get(id, 'layout/main')).value),
+    new Uint8Array([1, 2]),
+  );
   assert.deepEqual(
     (await first.clientState.list(id)).map(({ key }) => key),
     ['layout/main'],

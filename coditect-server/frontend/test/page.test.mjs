@@ -35,7 +35,7 @@ const browser = await chromium.launch({
 });
 after(() => browser.close());
 
-/** A new browser context. Errors on the console fail the test, except for statuses in `expected`. */
+/** A new browser context. Console errors fail the test, except for statuses in `expected`. */
 async function another(t, { expected = [], ...options } = {}) {
   const context = await browser.newContext({
     viewport: { width: 1280, height: 800 },
@@ -69,7 +69,9 @@ async function picture(page, name) {
 
 async function accessible(page) {
   await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ['violations'] }));
+  const { violations } = await page.evaluate(() =>
+    axe.run(document, { resultTypes: ['violations'] }),
+  );
   const shown = violations.map(
     ({ id, nodes }) =>
       `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`,
@@ -97,7 +99,8 @@ async function prepared(t, files = {}) {
   const person = somebody();
   await client.auth.register(person);
   const { id } = await client.sessions.create({ name: 'Prepared' });
-  for (const [path, content] of Object.entries(files)) await client.files.write(id, path, content, 'absent');
+  for (const [path, content] of Object.entries(files))
+    await client.files.write(id, path, content, 'absent');
   return { client, person, id };
 }
 
@@ -106,7 +109,8 @@ const open = async (page, id) => {
   await page.getByText('Connected', { exact: true }).waitFor();
 };
 const area = (page) => page.locator('.body textarea:visible');
-const tab = (page, name) => page.getByRole('tablist', { name: 'Open files' }).getByRole('tab', { name });
+const tab = (page, name) =>
+  page.getByRole('tablist', { name: 'Open files' }).getByRole('tab', { name });
 const item = (page, name) => page.getByRole('treeitem', { name, exact: true });
 const cursor = (page) => area(page).evaluate((it) => [it.selectionStart, it.selectionEnd]);
 const read = async (client, id, path) => text((await client.files.read(id, path)).value);
@@ -176,7 +180,10 @@ test('state survives a reload and appears in a second browser', async (t) => {
     await eventually(async () => (await cursor(page)).join() === '16,23', 'the selection is there');
     assert.equal(await page.getByLabel('Directory').inputValue(), '/workspace/test-project/src');
     assert.deepEqual(
-      await page.getByRole('list', { name: 'Recorded commands' }).getByRole('listitem').allTextContents(),
+      await page
+        .getByRole('list', { name: 'Recorded commands' })
+        .getByRole('listitem')
+        .allTextContents(),
       ['cargo check', 'git status'],
     );
     await item(page, 'main.rs').waitFor();
@@ -201,7 +208,10 @@ test('state survives a reload and appears in a second browser', async (t) => {
   };
   await seen(
     () => tab(elsewhere, 'README.md').click(),
-    () => eventually(async () => (await tab(page, 'README.md').getAttribute('aria-selected')) === 'true'),
+    () =>
+      eventually(
+        async () => (await tab(page, 'README.md').getAttribute('aria-selected')) === 'true',
+      ),
   );
   await elsewhere.getByLabel('Command to record').fill('ls');
   await seen(
@@ -410,7 +420,10 @@ test('devices are listed and revoked, sessions renamed and deleted', async (t) =
   await second.getByRole('dialog').getByRole('button', { name: 'Sign out all others' }).click();
   await eventually(
     async () =>
-      (await second.getByRole('list', { name: 'Signed-in devices' }).getByRole('listitem').count()) === 1,
+      (await second
+        .getByRole('list', { name: 'Signed-in devices' })
+        .getByRole('listitem')
+        .count()) === 1,
   );
   await second.getByRole('button', { name: 'Rename Prepared' }).click();
   await second.getByLabel('Name', { exact: true }).last().fill('Renamed');
@@ -438,7 +451,9 @@ test('tabs reloaded at once stay signed in and sign out together', async (t) => 
 });
 
 test('page reconnects to a restarted server and sends pending changes', async (t) => {
-  const own = await serve(t, { args: ['--frontend', fileURLToPath(new URL('../dist', import.meta.url))] });
+  const own = await serve(t, {
+    args: ['--frontend', fileURLToPath(new URL('../dist', import.meta.url))],
+  });
   const client = new Browser(t, own.origin).tab();
   const person = somebody();
   await client.auth.register(person);
@@ -480,9 +495,15 @@ test('page is usable with the keyboard only', async (t) => {
   await item(page, 'a.txt').waitFor();
 
   const focused = () =>
-    page.evaluate(() => document.activeElement?.getAttribute('title') ?? document.activeElement?.textContent);
+    page.evaluate(
+      () => document.activeElement?.getAttribute('title') ?? document.activeElement?.textContent,
+    );
   const tabTo = async (what) => {
-    for (let step = 0; step < 40 && !(await what.evaluate((it) => it === document.activeElement)); step += 1)
+    for (
+      let step = 0;
+      step < 40 && !(await what.evaluate((it) => it === document.activeElement));
+      step += 1
+    )
       await page.keyboard.press('Tab');
     assert.ok(await what.evaluate((it) => it === document.activeElement), 'reachable with Tab');
     const outline = await what.evaluate((it) =>
@@ -578,7 +599,9 @@ for (const colorScheme of ['light', 'dark']) {
 /** Returns the code of an authenticator app (RFC 6238), `steps` steps from now. */
 function totp(secret, steps) {
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
-  const bits = [...secret].map((letter) => alphabet.indexOf(letter).toString(2).padStart(5, '0')).join('');
+  const bits = [...secret]
+    .map((letter) => alphabet.indexOf(letter).toString(2).padStart(5, '0'))
+    .join('');
   const key = Buffer.from(bits.match(/.{8}/g).map((byte) => Number.parseInt(byte, 2)));
   const counter = Buffer.alloc(8);
   counter.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30_000) + steps));

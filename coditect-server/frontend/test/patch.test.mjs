@@ -107,7 +107,9 @@ test('waiting updates are merged, updates in flight are not', () => {
   assert.deepEqual(outbox.take(), [{ part: 'terminal', patch: { active: 'main' }, seq: 6 }]);
   assert.equal(outbox.size, 3);
   outbox.settle(5);
-  assert.deepEqual(outbox.take(), [{ part: 'editor', patch: { active_tab: 2, layout: 'x' }, seq: 7 }]);
+  assert.deepEqual(outbox.take(), [
+    { part: 'editor', patch: { active_tab: 2, layout: 'x' }, seq: 7 },
+  ]);
 });
 
 test('lost updates are sent again unchanged, durable ones are not', () => {

@@ -31,8 +31,10 @@ function open(t, tab, id) {
   return Object.assign(socket, { heard });
 }
 
-const isOpen = (socket) => eventually(() => socket.state.is === 'open', 'the socket is open', 20_000);
-const isSettled = (socket) => eventually(() => socket.unacknowledged === 0, 'all is acknowledged', 20_000);
+const isOpen = (socket) =>
+  eventually(() => socket.state.is === 'open', 'the socket is open', 20_000);
+const isSettled = (socket) =>
+  eventually(() => socket.unacknowledged === 0, 'all is acknowledged', 20_000);
 const memory = async (tab, id) => (await tab.sessions.part(id, 'memory')).value;
 
 test('change in one tab reaches another within a second', async (t) => {
@@ -63,7 +65,8 @@ test('updates written together and earlier changes of others are all applied', a
     await Promise.all([isSettled(one), isSettled(two)]);
     const there = await memory(tab, id);
     assert.equal(Object.keys(there).length, 8 * (round + 1));
-    for (const socket of [one, two]) await eventually(() => isDeepStrictEqual(socket.view('memory'), there));
+    for (const socket of [one, two])
+      await eventually(() => isDeepStrictEqual(socket.view('memory'), there));
   }
 });
 
@@ -95,7 +98,10 @@ test('cut connection is restored without losing or repeating updates', async (t)
           environment_vars: {},
         };
         const command_history = [...main.command_history, `command ${round} ${at}`];
-        return { active: 'main', terminals: { ...terminal.terminals, main: { ...main, command_history } } };
+        return {
+          active: 'main',
+          terminals: { ...terminal.terminals, main: { ...main, command_history } },
+        };
       });
       if (at % 3 === 0) await wait(2);
       if (at === 10) wire.cut();
@@ -106,7 +112,10 @@ test('cut connection is restored without losing or repeating updates', async (t)
   }
   watcher.close();
   const { value } = await tab.sessions.part(id, 'terminal');
-  const expected = Array.from({ length: 100 }, (_, at) => `command ${Math.floor(at / 20)} ${at % 20}`);
+  const expected = Array.from(
+    { length: 100 },
+    (_, at) => `command ${Math.floor(at / 20)} ${at % 20}`,
+  );
   assert.deepEqual(value.terminals.main.command_history, expected);
   assert.ok(socket.heard.states.filter((state) => state === 'open').length >= 6);
 });
@@ -190,7 +199,9 @@ test('sign-out and deletion of the session end the socket', async (t) => {
   const { browser, tab, id } = await person(t);
   const deleted = open(t, browser.tab(), (await tab.sessions.create({ name: 'to go' })).id);
   await isOpen(deleted);
-  await tab.sessions.delete((await tab.sessions.list()).items.find(({ name }) => name === 'to go').id);
+  await tab.sessions.delete(
+    (await tab.sessions.list()).items.find(({ name }) => name === 'to go').id,
+  );
   await eventually(() => deleted.state.is === 'ended');
   assert.equal(deleted.state.why, 'deleted');
   const gone = open(t, tab, '00000000-0000-7000-8000-000000000000');

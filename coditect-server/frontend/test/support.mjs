@@ -23,9 +23,13 @@ export function folder() {
 
 /** Starts a server, stopped after the test `t`. */
 export async function serve(t, { args = [], data = folder(), listen = '127.0.0.1:0' } = {}) {
-  const child = spawn(PROGRAM, ['--listen', listen, '--data', data, '--log-level', 'warn', ...args], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  const child = spawn(
+    PROGRAM,
+    ['--listen', listen, '--data', data, '--log-level', 'warn', ...args],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
   const over = once(child, 'exit');
   const end = async (signal) => {
     child.kill(signal);
@@ -143,7 +147,8 @@ export class Browser {
       postMessage: (data) => {
         const sent = structuredClone(data);
         this.#others(tab, (other) => {
-          for (const { listeners } of other.channels) listeners.forEach((heard) => heard({ data: sent }));
+          for (const { listeners } of other.channels)
+            listeners.forEach((heard) => heard({ data: sent }));
         });
       },
       addEventListener: (_, listener) => channel.listeners.push(listener),
@@ -187,7 +192,10 @@ let people = 0;
 /** Returns unused credentials. */
 export function somebody() {
   people += 1;
-  return { email: `somebody-${process.pid}-${people}@example.com`, password: 'a long enough secret' };
+  return {
+    email: `somebody-${process.pid}-${people}@example.com`,
+    password: 'a long enough secret',
+  };
 }
 
 export const wait = (duration_ms) => new Promise((resolve) => setTimeout(resolve, duration_ms));

@@ -37,12 +37,13 @@ const SCHEMAS: &str = "#/components/schemas/";
 
 /// Description of the API.
 const DESCRIPTION: &str = "The persistence and identity core of a multi-tenant cloud IDE.\n\n\
-    Successful responses are `{\"success\": true, \"data\": …}`; lists add `next_cursor`. Failures are \
-    `{\"success\": false, \"error\": {\"code\", \"message\", \"request_id\", \"fields\"?}}`.\n\n\
-    Names in bodies and queries may be `snake_case` or `camelCase`; each may occur once. Unknown fields \
-    and query parameters are refused and named in the error, as are integers beyond 64 bits. Times are \
-    RFC 3339 in UTC with milliseconds. Unsupported methods get 405. Headers marked `x-everywhere` may \
-    occur in every response; other headers are listed with their responses.";
+    Successful responses are `{\"success\": true, \"data\": …}`; lists add `next_cursor`. \
+    Failures are `{\"success\": false, \"error\": {\"code\", \"message\", \"request_id\", \
+    \"fields\"?}}`.\n\n Names in bodies and queries may be `snake_case` or `camelCase`; each may \
+    occur once. Unknown fields and query parameters are refused and named in the error, as are \
+    integers beyond 64 bits. Times are RFC 3339 in UTC with milliseconds. Unsupported methods get \
+    405. Headers marked `x-everywhere` may occur in every response; other headers are listed with \
+    their responses.";
 
 /// The document only changes with the program.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -183,12 +184,13 @@ fn parameters() -> Value {
         "If-None-Match": header(
             "If-None-Match",
             tags,
-            "Entity tags; if the resource has one of them, 304 for a read and 412 for a write. `*` matches any.",
+            "Entity tags; if the resource has one of them, 304 for a read and 412 for a write. \
+             `*` matches any.",
         ),
         "If-Modified-Since": date(
             "If-Modified-Since",
-            "HTTP date; 304 if the resource was not modified since. Ignored with If-None-Match, and \
-             for resources without Last-Modified.",
+            "HTTP date; 304 if the resource was not modified since. Ignored with If-None-Match, \
+             and for resources without Last-Modified.",
         ),
         "If-Unmodified-Since": date(
             "If-Unmodified-Since",
@@ -201,8 +203,10 @@ fn parameters() -> Value {
             "Unique key of the request. A repeated key gets the first response again for 24 hours.",
         ),
         "Range": header("Range", "", "Range of bytes."),
-        "If-Range": header("If-Range", "", "Entity tag; the range applies only if the content still has it, otherwise all bytes are sent."),
-        "Content-Digest": header("Content-Digest", "", "`sha-256=:BASE64:` of the body; 400 if it does not match. Other digests are ignored."),
+        "If-Range": header("If-Range", "", "Entity tag; the range \
+            applies only if the content still has it, otherwise all bytes are sent."),
+        "Content-Digest": header("Content-Digest", "", "`sha-256=:BASE64:` of \
+            the body; 400 if it does not match. Other digests are ignored."),
     })
 }
 
@@ -230,7 +234,8 @@ fn headers() -> Value {
         "Sec-WebSocket-Version": header("`13`."),
         "Set-Cookie": header("The tokens, or expired cookies, for clients that use cookies."),
         "Idempotency-Replayed": header("`true` for a response to a repeated idempotency key."),
-        "Content-Disposition": header("`attachment`, since user content must not run as a page of this origin."),
+        "Content-Disposition": header("`attachment`, since user content must not run \
+            as a page of this origin."),
     });
     for (name, description) in EVERYWHERE {
         headers[name] = header(description);
@@ -283,7 +288,9 @@ fn responses(failure: &Value) -> Value {
         let response = json!({
             "description": openapi::reason(status),
             "headers": headers,
-            "content": {"application/json": {"schema": failure, "example": failure_example(status)}},
+            "content": {
+                "application/json": {"schema": failure, "example": failure_example(status)},
+            },
         });
         (status.to_string(), response)
     });

@@ -35,6 +35,10 @@ pub(crate) type Handler = Box<dyn Fn(Arc<App>, Request) -> Handling + Send + Syn
 /// Returns all routes.
 #[rustfmt::skip]
 fn table() -> Vec<Route> {
+    use Document::{Editor, Terminal};
+    use UpdateMode::{Merge, Replace};
+    use state::{save, show};
+
     vec![
         route(Method::GET,    "/healthz",                 health::alive),
         route(Method::GET,    "/readyz",                  health::ready),
@@ -80,11 +84,16 @@ fn table() -> Vec<Route> {
         route(Method::DELETE, "/api/v5/tenant/invitations/{id}",     auth::tenants::withdraw),
 
         route(Method::GET,    "/api/v5/tenant/sessions",                    holdings::sessions),
-        route(Method::POST,   "/api/v5/tenant/sessions/{id}/transfer",      holdings::transfer_session),
-        route(Method::DELETE, "/api/v5/tenant/sessions/{id}",               holdings::delete_session),
-        route(Method::GET,    "/api/v5/tenant/conversations",               holdings::conversations),
-        route(Method::POST,   "/api/v5/tenant/conversations/{id}/transfer", holdings::transfer_conversation),
-        route(Method::DELETE, "/api/v5/tenant/conversations/{id}",          holdings::delete_conversation),
+        route(Method::POST,   "/api/v5/tenant/sessions/{id}/transfer",
+            holdings::transfer_session),
+        route(Method::DELETE, "/api/v5/tenant/sessions/{id}",
+            holdings::delete_session),
+        route(Method::GET,    "/api/v5/tenant/conversations",
+            holdings::conversations),
+        route(Method::POST,   "/api/v5/tenant/conversations/{id}/transfer",
+            holdings::transfer_conversation),
+        route(Method::DELETE, "/api/v5/tenant/conversations/{id}",
+            holdings::delete_conversation),
 
         route(Method::POST,   "/api/v5/sessions",         sessions::create),
         route(Method::POST,   "/api/v5/sessions/create",  sessions::create),
@@ -95,15 +104,16 @@ fn table() -> Vec<Route> {
         route(Method::DELETE, "/api/v5/sessions/{id}",    sessions::delete),
 
         route(Method::GET,    "/api/v5/sessions/{id}/restore",     state::restore),
-        route(Method::GET,    "/api/v5/sessions/{id}/editor",      |app, request| state::show(app, request, Document::Editor)),
-        route(Method::PUT,    "/api/v5/sessions/{id}/editor",      |app, request| state::save(app, request, Document::Editor, UpdateMode::Replace)),
-        route(Method::PATCH,  "/api/v5/sessions/{id}/editor",      |app, request| state::save(app, request, Document::Editor, UpdateMode::Merge)),
-        route(Method::GET,    "/api/v5/sessions/{id}/terminal",    |app, request| state::show(app, request, Document::Terminal)),
-        route(Method::PUT,    "/api/v5/sessions/{id}/terminal",    |app, request| state::save(app, request, Document::Terminal, UpdateMode::Replace)),
-        route(Method::PATCH,  "/api/v5/sessions/{id}/terminal",    |app, request| state::save(app, request, Document::Terminal, UpdateMode::Merge)),
+        route(Method::GET,    "/api/v5/sessions/{id}/editor", |a, r| show(a, r, Editor)),
+        route(Method::PUT,    "/api/v5/sessions/{id}/editor", |a, r| save(a, r, Editor, Replace)),
+        route(Method::PATCH,  "/api/v5/sessions/{id}/editor", |a, r| save(a, r, Editor, Merge)),
+        route(Method::GET,    "/api/v5/sessions/{id}/terminal", |a, r| show(a, r, Terminal)),
+        route(Method::PUT,    "/api/v5/sessions/{id}/terminal",
+            |a, r| save(a, r, Terminal, Replace)),
+        route(Method::PATCH,  "/api/v5/sessions/{id}/terminal", |a, r| save(a, r, Terminal, Merge)),
         route(Method::GET,    "/api/v5/sessions/{id}/memory",      memory::show),
-        route(Method::PUT,    "/api/v5/sessions/{id}/memory",      |app, request| memory::save(app, request, UpdateMode::Replace)),
-        route(Method::PATCH,  "/api/v5/sessions/{id}/memory",      |app, request| memory::save(app, request, UpdateMode::Merge)),
+        route(Method::PUT,    "/api/v5/sessions/{id}/memory", |a, r| memory::save(a, r, Replace)),
+        route(Method::PATCH,  "/api/v5/sessions/{id}/memory", |a, r| memory::save(a, r, Merge)),
         route(Method::GET,    "/api/v5/sessions/{id}/state",       state::list_client_state),
         route(Method::GET,    "/api/v5/sessions/{id}/state/{key}", state::get_client_state),
         route(Method::PUT,    "/api/v5/sessions/{id}/state/{key}", state::put_client_state),

@@ -110,7 +110,8 @@ pub struct Inspect {
     #[arg(long, value_name = "ELEMENTS", requires = "space")]
     pub key: Option<String>,
     /// Maximum number of rows to show.
-    #[arg(long, value_name = "ROWS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "ROWS", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: u64,
     /// Print JSON: one object per row, or one object for the overview.
     #[arg(long)]

@@ -273,7 +273,8 @@ impl IdempotentRequest {
 /// Returns 409 for the repetition of a request whose response had a secret.
 fn shown_once(location: Option<String>) -> Problem {
     let message = "This request was already processed, and its response had a secret that is shown \
-                   idempotency. If you lost it, delete the resource at Location and create another.";
+                   idempotency. If you lost it, delete the resource at Location and create \
+                   another.";
     let problem = Problem::conflict("SECRET_SHOWN_ONCE", message).with_header(REPLAYED, TRUE);
     match location.and_then(|location| HeaderValue::from_str(&location).ok()) {
         Some(location) => problem.with_header(header::LOCATION, location),

@@ -114,7 +114,10 @@ fn account(name: &str) -> Option<Value> {
         "EndedDevices" => json!({"ended": 2}),
         "FactorBegun" => json!({
             "secret": "JBSWY3DPEHPK3PXP",
-            "url": "otpauth://totp/Coditect:ada%40example.org?secret=JBSWY3DPEHPK3PXP&issuer=Coditect",
+            "url": concat!(
+                "otpauth://totp/Coditect:ada%40example.org",
+                "?secret=JBSWY3DPEHPK3PXP&issuer=Coditect",
+            ),
         }),
         "FactorConfirmed" => json!({"recovery_codes": ["8f3k-2m9q", "t7wx-4c1z"]}),
         "PasswordChanged" => json!({"changed": true}),

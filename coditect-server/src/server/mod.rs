@@ -395,7 +395,8 @@ fn is_passing(error: &coditect_auth::Error) -> bool {
 fn control(data: &std::path::Path) -> Option<AdminSocket> {
     let bound = AdminSocket::bind(data);
     if let Err(error) = &bound {
-        tracing::warn!(%error, "cannot open the admin socket: subcommands cannot reach the running server");
+        tracing::warn!(%error, "cannot open the admin socket: \
+            subcommands cannot reach the running server");
     }
     bound.ok()
 }

@@ -15,6 +15,8 @@ const SESSIONS: &str = "/api/v5/sessions";
 const CREATE: &str = "/api/v5/sessions/create";
 /// Placeholder for the path of the only session.
 const OWN: &str = "OWN";
+/// Methods of [`OWN`].
+const OWN_METHODS: &str = "GET, PUT, PATCH, DELETE, HEAD, OPTIONS";
 
 /// An account with a session, and its visible state.
 struct TestServer {
@@ -66,7 +68,7 @@ fn first_field(answer: &Answer) -> Value {
 
 #[tokio::test]
 async fn field_of_the_wrong_type_is_named() {
-    let world = TestServer::new().await;
+    let env = TestServer::new().await;
     let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(201));
     let long_path = format!(r#"{{"workspacePath":"/{}","name":"x"}}"#, "x".repeat(4_096));
     let large = format!(r#"{{"name":"x","settings":{{"a":"{}"}}}}"#, "x".repeat(65_536));
@@ -121,18 +123,18 @@ async fn field_of_the_wrong_type_is_named() {
         ("PATCH", OWN,      r#"{"name":"x","conversationId":7}"#,               "conversationId"),
     ];
     for (method, path, body, field) in table {
-        let answer = world.call(Call::new(method, world.path(path)).json(body)).await;
+        let answer = env.call(Call::new(method, env.path(path)).json(body)).await;
         let about = body.chars().take(80).collect::<String>();
         let told = (answer.status, answer.code());
         assert_eq!(told, (422, "VALIDATION_FAILED".to_owned()), "{method} {path} {about}");
         assert_eq!(first_field(&answer), field, "{method} {path} {about}");
     }
-    world.expect_unchanged().await;
+    env.expect_unchanged().await;
 }
 
 #[tokio::test]
 async fn malformed_body_is_refused() {
-    let world = TestServer::new().await;
+    let env = TestServer::new().await;
     let deep =
         format!(r#"{{"name":"x","settings":{}1{}}}"#, r#"{"a":"#.repeat(200), "}".repeat(200));
     let deeper = "[".repeat(16_000);
@@ -172,23 +174,23 @@ async fn malformed_body_is_refused() {
     ];
     for (method, path) in routes {
         for (body, status, code) in bodies {
-            let answer = world.call(Call::new(method, world.path(path)).json(body)).await;
+            let answer = env.call(Call::new(method, env.path(path)).json(body)).await;
             let about = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
             let told = (answer.status, answer.code());
             assert_eq!(told, (status, code.to_owned()), "{method} {path} {about}");
         }
     }
     for body in bodies.iter().map(|(body, ..)| *body).filter(|body| !body.is_empty()) {
-        let answer = world.call(Call::post(LOGOUT).json(body)).await;
+        let answer = env.call(Call::post(LOGOUT).json(body)).await;
         assert_eq!(answer.status, 400);
         answer.code();
     }
-    world.expect_unchanged().await;
+    env.expect_unchanged().await;
 }
 
 #[tokio::test]
 async fn oversized_or_non_json_body_is_not_read() {
-    let world = TestServer::new().await;
+    let env = TestServer::new().await;
     let large = vec![b' '; 2 << 20];
     for (method, path) in [
         ("POST", REGISTER),
@@ -200,8 +202,8 @@ async fn oversized_or_non_json_body_is_not_read() {
         ("PUT", OWN),
         ("PATCH", OWN),
     ] {
-        let to = || Call::new(method, world.path(path)).bearer(&world.device.token);
-        let answer = call(world.server.address, to().json(large.clone())).await;
+        let to = || Call::new(method, env.path(path)).bearer(&env.device.token);
+        let answer = call(env.server.address, to().json(large.clone())).await;
         assert_eq!((answer.status, answer.code().as_str()), (413, "PAYLOAD_TOO_LARGE"), "{path}");
         for label in [
             "text/plain",
@@ -213,19 +215,19 @@ async fn oversized_or_non_json_body_is_not_read() {
         ] {
             let body = r#"{"name":"x","everywhere":true}"#;
             let labelled = to().header("Content-Type", label).body(body);
-            let answer = call(world.server.address, labelled).await;
+            let answer = call(env.server.address, labelled).await;
             let told = (answer.status, answer.code());
             assert_eq!(told, (415, "UNSUPPORTED_MEDIA_TYPE".to_owned()), "{path} {label}");
         }
-        let answer = call(world.server.address, to().body("{}")).await;
+        let answer = call(env.server.address, to().body("{}")).await;
         assert_eq!(answer.code(), "UNSUPPORTED_MEDIA_TYPE", "{path}");
     }
-    world.expect_unchanged().await;
+    env.expect_unchanged().await;
 }
 
 #[tokio::test]
 async fn unknown_path_or_method_is_refused() {
-    let world = TestServer::new().await;
+    let env = TestServer::new().await;
     #[rustfmt::skip]
     let table = [
         ("GET",     "/api/v5/nothing",            404, "NOT_FOUND",           None),
@@ -237,77 +239,77 @@ async fn unknown_path_or_method_is_refused() {
         ("GET",     "/API/V5/SESSIONS",           404, "NOT_FOUND",           None),
         ("POST",    "/api/v5/auth/register/",     404, "NOT_FOUND",           None),
         ("GET",     "/api/v5/sessions/%ff",       400, "INVALID_PATH",        None),
-        ("GET",     REGISTER,                     405, "METHOD_NOT_ALLOWED",  Some("POST, OPTIONS")),
-        ("GET",     LOGIN,                        405, "METHOD_NOT_ALLOWED",  Some("POST, OPTIONS")),
-        ("PUT",     REFRESH,                      405, "METHOD_NOT_ALLOWED",  Some("POST, OPTIONS")),
-        ("DELETE",  LOGOUT,                       405, "METHOD_NOT_ALLOWED",  Some("POST, OPTIONS")),
-        ("POST",    ME,                           405, "METHOD_NOT_ALLOWED",  Some("GET, HEAD, OPTIONS")),
-        ("DELETE",  SESSIONS,                     405, "METHOD_NOT_ALLOWED",  Some("POST, GET, HEAD, OPTIONS")),
-        ("POST",    OWN,                          405, "METHOD_NOT_ALLOWED",  Some("GET, PUT, PATCH, DELETE, HEAD, OPTIONS")),
-        ("TRACE",   SESSIONS,                     405, "METHOD_NOT_ALLOWED",  Some("POST, GET, HEAD, OPTIONS")),
-        ("BREW",    SESSIONS,                     405, "METHOD_NOT_ALLOWED",  Some("POST, GET, HEAD, OPTIONS")),
+        ("GET",     REGISTER, 405, "METHOD_NOT_ALLOWED", Some("POST, OPTIONS")),
+        ("GET",     LOGIN,    405, "METHOD_NOT_ALLOWED", Some("POST, OPTIONS")),
+        ("PUT",     REFRESH,  405, "METHOD_NOT_ALLOWED", Some("POST, OPTIONS")),
+        ("DELETE",  LOGOUT,   405, "METHOD_NOT_ALLOWED", Some("POST, OPTIONS")),
+        ("POST",    ME,       405, "METHOD_NOT_ALLOWED", Some("GET, HEAD, OPTIONS")),
+        ("DELETE",  SESSIONS, 405, "METHOD_NOT_ALLOWED", Some("POST, GET, HEAD, OPTIONS")),
+        ("POST",    OWN,      405, "METHOD_NOT_ALLOWED", Some(OWN_METHODS)),
+        ("TRACE",   SESSIONS, 405, "METHOD_NOT_ALLOWED", Some("POST, GET, HEAD, OPTIONS")),
+        ("BREW",    SESSIONS, 405, "METHOD_NOT_ALLOWED", Some("POST, GET, HEAD, OPTIONS")),
     ];
     for (method, path, status, code, allow) in table {
-        let answer = world.call(Call::new(method, world.path(path))).await;
+        let answer = env.call(Call::new(method, env.path(path))).await;
         let told = (answer.status, answer.code());
         assert_eq!(told, (status, code.to_owned()), "{method} {path}");
         assert_eq!(answer.header("allow"), allow, "{method} {path}");
     }
-    world.expect_unchanged().await;
+    env.expect_unchanged().await;
 }
 
 #[tokio::test]
 async fn token_is_only_accepted_whole_and_once_in_its_header() {
-    let world = TestServer::new().await;
-    let token = &world.device.token;
+    let env = TestServer::new().await;
+    let token = &env.device.token;
     let cut = &token[..token.len() - 1];
     let own = |call: Call| call.json(r#"{"name":"x"}"#);
-    let in_query = format!("{}?token={token}&access_token={token}", world.own);
+    let in_query = format!("{}?token={token}&access_token={token}", env.own);
     #[rustfmt::skip]
     let table = [
-        (Call::patch(&world.own),                                           401, "UNAUTHORIZED"),
-        (Call::patch(&world.own).bearer(cut),                               401, "UNAUTHORIZED"),
-        (Call::patch(&world.own).bearer(&format!("{token} {token}")),       401, "UNAUTHORIZED"),
-        (Call::patch(&world.own).header("Authorization", token),            401, "UNAUTHORIZED"),
-        (Call::patch(&world.own).header("Authorization", ""),               401, "UNAUTHORIZED"),
-        (Call::patch(&world.own).header("Authorization", "Bearer \u{e9}"),  401, "UNAUTHORIZED"),
-        (Call::patch(&world.own).header("Cookie", &format!("token={token}")), 401, "UNAUTHORIZED"),
+        (Call::patch(&env.own),                                           401, "UNAUTHORIZED"),
+        (Call::patch(&env.own).bearer(cut),                               401, "UNAUTHORIZED"),
+        (Call::patch(&env.own).bearer(&format!("{token} {token}")),       401, "UNAUTHORIZED"),
+        (Call::patch(&env.own).header("Authorization", token),            401, "UNAUTHORIZED"),
+        (Call::patch(&env.own).header("Authorization", ""),               401, "UNAUTHORIZED"),
+        (Call::patch(&env.own).header("Authorization", "Bearer \u{e9}"),  401, "UNAUTHORIZED"),
+        (Call::patch(&env.own).header("Cookie", &format!("token={token}")), 401, "UNAUTHORIZED"),
         (Call::patch(&in_query),                                            401, "UNAUTHORIZED"),
-        (Call::patch(&world.own).bearer(token).bearer(token),               400, "INVALID_REQUEST"),
-        (Call::patch(&world.own).bearer(token).bearer("x.y.z"),             400, "INVALID_REQUEST"),
+        (Call::patch(&env.own).bearer(token).bearer(token),               400, "INVALID_REQUEST"),
+        (Call::patch(&env.own).bearer(token).bearer("x.y.z"),             400, "INVALID_REQUEST"),
     ];
     for (wanted, status, code) in table {
-        let answer = call(world.server.address, own(wanted.clone())).await;
+        let answer = call(env.server.address, own(wanted.clone())).await;
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{wanted:?}");
         assert!(answer.header("www-authenticate").unwrap().starts_with("Bearer"), "{wanted:?}");
     }
-    let lower_case = Call::get(&world.own).header("authorization", &format!("bEaReR  {token}"));
-    assert_eq!(call(world.server.address, lower_case).await.status, 200);
-    world.expect_unchanged().await;
+    let lower_case = Call::get(&env.own).header("authorization", &format!("bEaReR  {token}"));
+    assert_eq!(call(env.server.address, lower_case).await.status, 200);
+    env.expect_unchanged().await;
 }
 
 #[tokio::test]
 async fn nul_bytes_in_the_request_head_are_refused() {
-    let world = TestServer::new().await;
-    let token = &world.device.token;
+    let env = TestServer::new().await;
+    let token = &env.device.token;
     for head in [
         format!("GET {SESSIONS}\0 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"),
         format!("GET {SESSIONS} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\0\r\n\r\n"),
         format!("GET {SESSIONS} HTTP/1.1\r\nHost: a\r\nX-\0: Bearer {token}\r\n\r\n"),
     ] {
-        let mut client = Client::connect(world.server.address).await;
+        let mut client = Client::connect(env.server.address).await;
         client.send(head.as_bytes()).await;
         let answer = client.answer().await;
         assert_eq!((answer.status, answer.code().as_str()), (400, "BAD_REQUEST"));
     }
     let encoded = Call::get(&format!("{SESSIONS}?workspace_path=%00&type=theia"));
-    assert_eq!(world.call(encoded).await.data(), json!([]));
-    world.expect_unchanged().await;
+    assert_eq!(env.call(encoded).await.data(), json!([]));
+    env.expect_unchanged().await;
 }
 
 #[tokio::test]
 async fn refusal_does_not_repeat_secrets() {
-    let world = TestServer::new().await;
+    let env = TestServer::new().await;
     let secret = "s3cret-passphrase";
     for body in [
         format!(r#"{{"email":"{secret}","password":"{secret}"}}"#),
@@ -317,12 +319,12 @@ async fn refusal_does_not_repeat_secrets() {
         format!(r#""{secret}""#),
     ] {
         for path in [REGISTER, LOGIN] {
-            let answer = world.call(Call::post(path).json(body.clone())).await;
+            let answer = env.call(Call::post(path).json(body.clone())).await;
             assert!(answer.status >= 400, "{path} {body}");
             assert!(!String::from_utf8_lossy(&answer.body).contains(secret), "{path} {body}");
         }
     }
-    let taken = world.call(credentials(REGISTER, EMAIL, secret)).await;
+    let taken = env.call(credentials(REGISTER, EMAIL, secret)).await;
     assert!(!String::from_utf8_lossy(&taken.body).contains(secret));
-    world.expect_unchanged().await;
+    env.expect_unchanged().await;
 }

@@ -46,9 +46,10 @@ fn content(revision: u64) -> Vec<u8> {
 }
 
 impl Tab {
-    async fn run(mut self, desk: &SignedInSession) -> Self {
+    async fn run(mut self, signed_in: &SignedInSession) -> Self {
         // The server may be killed before the handshake completes.
-        let Some((Socket(mut socket), restored)) = Socket::try_open(desk, &self.name).await else {
+        let Some((Socket(mut socket), restored)) = Socket::try_open(signed_in, &self.name).await
+        else {
             return self;
         };
         self.settle(&restored);
@@ -84,20 +85,21 @@ impl Tab {
 }
 
 impl Uploader {
-    async fn run(mut self, desk: &SignedInSession) -> Self {
-        let Ok(mut client) = Client::try_connect(desk.server).await else { return self };
+    async fn run(mut self, signed_in: &SignedInSession) -> Self {
+        let Ok(mut client) = Client::try_connect(signed_in.server).await else { return self };
         loop {
             self.begun += 1;
-            let put =
-                Call::put(&desk.part(&self.path)).bearer(&desk.token).body(content(self.begun));
+            let put = Call::put(&signed_in.part(&self.path))
+                .bearer(&signed_in.token)
+                .body(content(self.begun));
             let Some(answer) = client.try_call(put).await else { return self };
             assert!(matches!(answer.status, 200 | 201), "{}", answer.json());
             self.acked = self.begun;
         }
     }
 
-    async fn verify(&mut self, desk: &SignedInSession) {
-        let found = desk.get(&self.path).await;
+    async fn verify(&mut self, signed_in: &SignedInSession) {
+        let found = signed_in.get(&self.path).await;
         if found.status == 404 {
             assert_eq!(self.acked, 0);
             return;
@@ -112,7 +114,7 @@ impl Uploader {
 async fn uploads_and_updates_survive_a_kill_or_are_absent() {
     let folder = Folder::new();
     let mut server = start(folder.path()).await;
-    let mut desk = SignedInSession::at(server.address, "ada@example.org").await;
+    let mut signed_in = SignedInSession::at(server.address, "ada@example.org").await;
     let mut tabs = ["one", "two", "three"].map(|name| Tab { name: name.into(), ..Tab::default() });
     let mut uploaders = ["files/a", "files/deep/b"]
         .map(|path| Uploader { path: path.into(), ..Uploader::default() });
@@ -125,24 +127,24 @@ async fn uploads_and_updates_survive_a_kill_or_are_absent() {
         let [first, second] = uploaders;
         let working = async {
             tokio::join!(
-                one.run(&desk),
-                two.run(&desk),
-                three.run(&desk),
-                first.run(&desk),
-                second.run(&desk)
+                one.run(&signed_in),
+                two.run(&signed_in),
+                three.run(&signed_in),
+                first.run(&signed_in),
+                second.run(&signed_in)
             )
         };
         let ((one, two, three, first, second), _) = tokio::join!(working, end);
         (tabs, uploaders) = ([one, two, three], [first, second]);
         checked(folder.path()).await;
         server = start(folder.path()).await;
-        desk.server = server.address;
+        signed_in.server = server.address;
         for uploader in &mut uploaders {
-            uploader.verify(&desk).await;
+            uploader.verify(&signed_in).await;
         }
     }
     for tab in &mut tabs {
-        let (_, restored) = Socket::open(&desk, &tab.name).await;
+        let (_, restored) = Socket::open(&signed_in, &tab.name).await;
         tab.settle(&restored);
         assert!(tab.acked > 0, "{tab:?}");
     }

@@ -37,7 +37,7 @@ async fn idle_connections_leave_descriptors_to_the_store() {
     let folder = Folder::new();
     let flags = ["--idle-timeout", "10m"];
     let process = Process::start(under("ulimit -n 512", &on(folder.path(), &flags))).await;
-    let desk = SignedInSession::at(process.address, "ada@example.org").await;
+    let signed_in = SignedInSession::at(process.address, "ada@example.org").await;
     let mut own = Client::connect(process.address).await;
     assert_eq!(own.call(Call::get("/healthz")).await.status, 200);
     let mut idle = Vec::new();
@@ -51,7 +51,7 @@ async fn idle_connections_leave_descriptors_to_the_store() {
     // More than a log segment.
     for number in 0..60 {
         let patch = json!({"k": format!("{number}{}", "x".repeat(90_000))});
-        let call = Call::patch(&desk.part("memory")).bearer(&desk.token).value(&patch);
+        let call = Call::patch(&signed_in.part("memory")).bearer(&signed_in.token).value(&patch);
         assert_eq!(own.call(call).await.status, 200, "{number}");
     }
     drop(idle);

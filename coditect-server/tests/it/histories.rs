@@ -65,7 +65,7 @@ const PARTS: [Part; 6] = [
 /// State shared by the clients of a round.
 struct TestServer {
     seed: u64,
-    desk: Mutex<SignedInSession>,
+    signed_in: Mutex<SignedInSession>,
     messages: String,
     recorder: Recorder,
     answered: AtomicU64,
@@ -78,7 +78,7 @@ struct Known {
 }
 
 struct Client {
-    world: Arc<TestServer>,
+    env: Arc<TestServer>,
     random: Random,
     connection: Option<Connection>,
     known: BTreeMap<Part, Known>,
@@ -135,17 +135,17 @@ fn tag(answer: &Answer) -> Option<String> {
 }
 
 impl TestServer {
-    async fn new(desk: &SignedInSession, seed: u64) -> Self {
+    async fn new(signed_in: &SignedInSession, seed: u64) -> Self {
         let made = |path, named: &'static str| async move {
-            let made = desk.call(Call::post(path).value(&json!({named: "history"}))).await;
+            let made = signed_in.call(Call::post(path).value(&json!({named: "history"}))).await;
             format!("{path}/{}", made.data()["id"].as_str().unwrap())
         };
         let path = made("/api/v5/sessions", "name").await;
         let messages = made("/api/v5/conversations", "title").await + "/messages";
-        let desk = SignedInSession { path, token: desk.token.clone(), ..*desk };
+        let signed_in = SignedInSession { path, token: signed_in.token.clone(), ..*signed_in };
         Self {
             seed,
-            desk: Mutex::new(desk),
+            signed_in: Mutex::new(signed_in),
             messages,
             recorder: Recorder::default(),
             answered: 0.into(),
@@ -153,11 +153,11 @@ impl TestServer {
     }
 
     fn part(&self, part: &str) -> String {
-        self.desk.lock().unwrap().part(part)
+        self.signed_in.lock().unwrap().part(part)
     }
 
     fn server(&self) -> SocketAddr {
-        self.desk.lock().unwrap().server
+        self.signed_in.lock().unwrap().server
     }
 
     async fn has_answered(&self, enough: u64) {
@@ -168,8 +168,8 @@ impl TestServer {
 }
 
 impl Client {
-    fn new(world: &Arc<TestServer>, random: Random) -> Self {
-        Self { world: Arc::clone(world), random, connection: None, known: BTreeMap::new() }
+    fn new(env: &Arc<TestServer>, random: Random) -> Self {
+        Self { env: Arc::clone(env), random, connection: None, known: BTreeMap::new() }
     }
 
     async fn run(mut self) {
@@ -185,7 +185,7 @@ impl Client {
                 _ => self.listen().await,
             };
             if is_answered {
-                self.world.answered.fetch_add(1, Ordering::Relaxed);
+                self.env.answered.fetch_add(1, Ordering::Relaxed);
                 left -= 1;
             }
         }
@@ -194,12 +194,12 @@ impl Client {
     /// Sends a request to the running server. `None` if it was killed, or does not know the
     /// outcome.
     async fn ask(&mut self, call: Call) -> Option<Answer> {
-        let call = call.bearer(&self.world.desk.lock().unwrap().token);
+        let call = call.bearer(&self.env.signed_in.lock().unwrap().token);
         let mut connection = loop {
             if let Some(connection) = self.connection.take() {
                 break connection;
             }
-            self.connection = Connection::try_connect(self.world.server()).await.ok();
+            self.connection = Connection::try_connect(self.env.server()).await.ok();
             if self.connection.is_none() {
                 sleep(Duration::from_millis(2)).await;
             }
@@ -213,14 +213,14 @@ impl Client {
 
     /// Sends a read and records what `seen` finds in the response.
     async fn look(&mut self, call: Call, seen: impl FnOnce(&Answer) -> Vec<Op>) -> bool {
-        let from = self.world.recorder.now();
+        let from = self.env.recorder.now();
         let Some(answer) = self.ask(call).await else { return false };
-        self.world.recorder.note(from, Outcome::Done, seen(&answer));
+        self.env.recorder.note(from, Outcome::Done, seen(&answer));
         true
     }
 
     async fn read(&mut self, part: Part) -> bool {
-        let mut call = Call::get(&self.world.part(&part.path()));
+        let mut call = Call::get(&self.env.part(&part.path()));
         let known = self.known.remove(&part);
         if let Some(tag) = known.as_ref().and_then(|known| known.tag.as_ref()) {
             call = call.header("If-None-Match", tag);
@@ -241,8 +241,8 @@ impl Client {
 
     /// Saves a new number; if `is_swap`, only over the version it has seen, if any.
     async fn save(&mut self, part: Part, is_swap: bool) -> bool {
-        let (from, number) = (self.world.recorder.now(), self.world.recorder.number());
-        let path = self.world.part(&part.path());
+        let (from, number) = (self.env.recorder.now(), self.env.recorder.number());
+        let path = self.env.part(&part.path());
         let mut written = vec![Op::Write(part.register(), number)];
         let mut call = match part {
             Part::Memory => {
@@ -268,13 +268,13 @@ impl Client {
         }
         let mut ops = known.map_or(Vec::new(), |known| known.seen);
         let Some(answer) = self.ask(call).await else {
-            self.world.recorder.note(from, Outcome::Unknown, [ops, written].concat());
+            self.env.recorder.note(from, Outcome::Unknown, [ops, written].concat());
             return false;
         };
         if answer.status == 412 {
             ops.retain(|op| matches!(op, Op::Read(key, _) if *key == part.register()));
             let [Op::Read(key, number)] = ops[..] else { panic!("refused without a condition") };
-            self.world.recorder.note(from, Outcome::Done, vec![Op::Other(key, number)]);
+            self.env.recorder.note(from, Outcome::Done, vec![Op::Other(key, number)]);
             return true;
         }
         assert_eq!(answer.status, 200, "{}", answer.json());
@@ -283,7 +283,7 @@ impl Client {
             _ => part.seen(&answer),
         };
         ops.extend(written.into_iter().chain(seen.iter().cloned()));
-        self.world.recorder.note(from, Outcome::Done, ops);
+        self.env.recorder.note(from, Outcome::Done, ops);
         self.known.insert(part, Known { tag: tag(&answer), seen });
         true
     }
@@ -293,13 +293,13 @@ impl Client {
         if self.random.below(3) > 0 {
             return self.load().await;
         }
-        let (from, number) = (self.world.recorder.now(), self.world.recorder.number());
+        let (from, number) = (self.env.recorder.now(), self.env.recorder.number());
         let content = BASE64_STANDARD.encode(number.to_string());
         let put = KEPT.map(|key| json!({"key": key, "content": content}));
-        let call = Call::post(&self.world.part("state:batch")).value(&json!({"put": put}));
+        let call = Call::post(&self.env.part("state:batch")).value(&json!({"put": put}));
         let answer = self.ask(call).await;
         let outcome = if answer.is_some() { Outcome::Done } else { Outcome::Unknown };
-        self.world.recorder.note(from, outcome, KEPT.map(|key| Op::Write(key, number)).to_vec());
+        self.env.recorder.note(from, outcome, KEPT.map(|key| Op::Write(key, number)).to_vec());
         if let Some(answer) = &answer {
             assert_eq!(answer.status, 200, "{}", answer.json());
         }
@@ -307,7 +307,7 @@ impl Client {
     }
 
     async fn load(&mut self) -> bool {
-        let call = Call::get(&self.world.part("restore"));
+        let call = Call::get(&self.env.part("restore"));
         let parts = [
             (Part::Memory, "session_memory"),
             (Part::Editor, "editor_state"),
@@ -322,10 +322,10 @@ impl Client {
 
     /// Adds a message; usually retries until it is acknowledged, which must happen once.
     async fn say(&mut self) -> bool {
-        let (from, number) = (self.world.recorder.now(), self.world.recorder.number());
+        let (from, number) = (self.env.recorder.now(), self.env.recorder.number());
         let is_stubborn = self.random.below(3) > 0;
-        let call = Call::post(&self.world.messages)
-            .header("Idempotency-Key", &format!("{}-{number}", self.world.seed))
+        let call = Call::post(&self.env.messages)
+            .header("Idempotency-Key", &format!("{}-{number}", self.env.seed))
             .value(&json!({"content": number.to_string()}));
         let answer = loop {
             let answer = self.ask(call.clone()).await;
@@ -334,7 +334,7 @@ impl Client {
             }
         };
         let outcome = if answer.is_some() { Outcome::Done } else { Outcome::Unknown };
-        self.world.recorder.note(from, outcome, vec![Op::Append(SAID, number)]);
+        self.env.recorder.note(from, outcome, vec![Op::Append(SAID, number)]);
         if let Some(answer) = &answer {
             assert_eq!(answer.status, 201, "{}", answer.json());
         }
@@ -342,7 +342,7 @@ impl Client {
     }
 
     async fn listen(&mut self) -> bool {
-        let call = Call::get(&format!("{}?limit=200", self.world.messages));
+        let call = Call::get(&format!("{}?limit=200", self.env.messages));
         self.look(call, |answer| {
             let page = answer.json();
             assert_eq!(page["next_cursor"], Value::Null, "all of it");
@@ -366,27 +366,28 @@ impl Client {
 async fn history_across_kills_is_linearizable() {
     let folder = Folder::new();
     let mut server = start(folder.path()).await;
-    let mut desk = SignedInSession::at(server.address, "ada@example.org").await;
+    let mut signed_in = SignedInSession::at(server.address, "ada@example.org").await;
     let mut cut_off = 0;
     for seed in seeds(6) {
-        let (world, mut random) = (Arc::new(TestServer::new(&desk, seed).await), Random::new(seed));
-        let clients = (0..CLIENTS).map(|_| Client::new(&world, random.split()).run());
+        let (env, mut random) =
+            (Arc::new(TestServer::new(&signed_in, seed).await), Random::new(seed));
+        let clients = (0..CLIENTS).map(|_| Client::new(&env, random.split()).run());
         let clients: Vec<_> = clients.collect();
         let killing = async {
             for kill in 1..=KILLS {
-                world.has_answered(kill * CLIENTS * REQUESTS / (KILLS + 1)).await;
+                env.has_answered(kill * CLIENTS * REQUESTS / (KILLS + 1)).await;
                 server.kill().await;
                 checked(folder.path()).await;
                 server = start(folder.path()).await;
-                world.desk.lock().unwrap().server = server.address;
+                env.signed_in.lock().unwrap().server = server.address;
             }
             server
         };
         let round = async { tokio::join!(killing, join_all(clients)) };
         (server, _) = timeout(3 * PATIENCE, round).await.expect("a round in time");
-        desk.server = server.address;
-        Client::new(&world, random.split()).read_all().await;
-        let history = world.recorder.calls();
+        signed_in.server = server.address;
+        Client::new(&env, random.split()).read_all().await;
+        let history = env.recorder.calls();
         cut_off += history.iter().filter(|call| call.outcome == Outcome::Unknown).count();
         assert_strictly_serializable(&history, seed, "-p coditect-server --test it histories");
     }

@@ -36,10 +36,10 @@ impl TestServer {
 
 #[tokio::test]
 async fn devices_are_listed_renamed_and_revoked() {
-    let world = TestServer::new().await;
+    let env = TestServer::new().await;
     let phone = credentials(LOGIN, EMAIL, PASSWORD).header("User-Agent", "Phone/1.0");
-    let phone = Device::of(&call(world.server.address, phone).await);
-    let listed = world.ask(Call::get(&format!("{AUTH}/sessions"))).await;
+    let phone = Device::of(&call(env.server.address, phone).await);
+    let listed = env.ask(Call::get(&format!("{AUTH}/sessions"))).await;
     assert_eq!(listed.json()["next_cursor"], Value::Null);
     let listed = listed.data();
     let all = [
@@ -60,47 +60,47 @@ async fn devices_are_listed_renamed_and_revoked() {
     assert_eq!(listed[0]["ip"], "127.0.0.1");
 
     let path = format!("{AUTH}/sessions/{}", listed[0]["id"].as_str().unwrap());
-    let named = world.ask(Call::patch(&path).value(&json!({"name": " My phone "}))).await;
+    let named = env.ask(Call::patch(&path).value(&json!({"name": " My phone "}))).await;
     assert_eq!(named.data()["name"], "My phone");
-    let long = world.ask(Call::patch(&path).value(&json!({"name": "x".repeat(101)}))).await;
+    let long = env.ask(Call::patch(&path).value(&json!({"name": "x".repeat(101)}))).await;
     assert_eq!(long.code(), "VALIDATION_FAILED");
-    let unnamed = world.ask(Call::patch(&path).value(&json!({"name": null}))).await;
+    let unnamed = env.ask(Call::patch(&path).value(&json!({"name": null}))).await;
     assert_eq!(unnamed.data()["name"], Value::Null);
-    assert_eq!(world.ask(Call::delete(&path)).await.status, 204);
-    assert_eq!(world.ask(Call::delete(&path)).await.status, 404);
-    phone.expect_dead(world.server.address, "SESSION_REVOKED").await;
+    assert_eq!(env.ask(Call::delete(&path)).await.status, 204);
+    assert_eq!(env.ask(Call::delete(&path)).await.status, 404);
+    phone.expect_dead(env.server.address, "SESSION_REVOKED").await;
 
-    let laptop = Device::login(world.server.address, EMAIL).await;
-    let ended = world.ask(Call::delete(&format!("{AUTH}/sessions"))).await;
+    let laptop = Device::login(env.server.address, EMAIL).await;
+    let ended = env.ask(Call::delete(&format!("{AUTH}/sessions"))).await;
     assert_eq!(ended.data(), json!({"ended": 1}));
-    laptop.expect_dead(world.server.address, "SESSION_REVOKED").await;
-    world.ada.expect_alive(world.server.address).await;
+    laptop.expect_dead(env.server.address, "SESSION_REVOKED").await;
+    env.ada.expect_alive(env.server.address).await;
 }
 
 #[tokio::test]
 async fn password_change_requires_the_present_password() {
-    let world = TestServer::new().await;
+    let env = TestServer::new().await;
     let body = json!({"currentPassword": PASSWORD, "newPassword": "another password"});
-    let change = world.ask(Call::put(&format!("{AUTH}/password")).value(&body)).await;
+    let change = env.ask(Call::put(&format!("{AUTH}/password")).value(&body)).await;
     assert_eq!(change.data(), json!({"changed": true}));
-    world.ada.expect_alive(world.server.address).await;
-    let again = world.ask(Call::put(&format!("{AUTH}/password")).value(&body)).await;
+    env.ada.expect_alive(env.server.address).await;
+    let again = env.ask(Call::put(&format!("{AUTH}/password")).value(&body)).await;
     assert_eq!((again.status, again.code().as_str()), (401, "INVALID_CREDENTIALS"));
     let weak = json!({"current_password": "another password", "new_password": "password"});
-    let weak = world.ask(Call::put(&format!("{AUTH}/password")).value(&weak)).await;
+    let weak = env.ask(Call::put(&format!("{AUTH}/password")).value(&weak)).await;
     assert_eq!((weak.status, weak.code().as_str()), (422, "WEAK_PASSWORD"));
     let asked = json!({"email": EMAIL});
     let asked =
-        call(world.server.address, Call::post(&format!("{AUTH}/password-reset")).value(&asked));
+        call(env.server.address, Call::post(&format!("{AUTH}/password-reset")).value(&asked));
     let asked = asked.await;
     assert_eq!((asked.status, asked.data()), (202, json!({"requested": true})));
 }
 
 #[tokio::test]
 async fn second_factor_is_set_up_confirmed_and_removed() {
-    let world = TestServer::new().await;
+    let env = TestServer::new().await;
     let setup = Call::post(&format!("{AUTH}/totp"));
-    let begun = world.ask(setup.value(&json!({"password": PASSWORD}))).await.data();
+    let begun = env.ask(setup.value(&json!({"password": PASSWORD}))).await.data();
     let secret = begun["secret"].as_str().unwrap();
     let url = begun["url"].as_str().unwrap();
     assert!(url.starts_with("otpauth://totp/Coditect:ada%40example%2Eorg?secret="), "{url}");
@@ -111,40 +111,40 @@ async fn second_factor_is_set_up_confirmed_and_removed() {
         totp.generate(now.try_into().unwrap()).to_string()
     };
     let confirm = format!("{AUTH}/totp/confirm");
-    let wrong = world.ask(Call::post(&confirm).value(&json!({"code": "000000"}))).await;
+    let wrong = env.ask(Call::post(&confirm).value(&json!({"code": "000000"}))).await;
     assert_eq!(wrong.code(), "SECOND_FACTOR_INVALID");
-    let confirmed = world.ask(Call::post(&confirm).value(&json!({"code": code(-1)}))).await.data();
+    let confirmed = env.ask(Call::post(&confirm).value(&json!({"code": code(-1)}))).await.data();
     assert_eq!(confirmed["recovery_codes"].as_array().unwrap().len(), 10);
-    let again = world.ask(Call::post(&confirm).value(&json!({"code": code(0)}))).await;
+    let again = env.ask(Call::post(&confirm).value(&json!({"code": code(0)}))).await;
     assert_eq!((again.status, again.code().as_str()), (409, "SECOND_FACTOR_STATE"));
 
-    let address = world.server.address;
+    let address = env.server.address;
     let without = call(address, credentials(LOGIN, EMAIL, PASSWORD)).await;
     assert_eq!((without.status, without.code().as_str()), (401, "SECOND_FACTOR_REQUIRED"));
     let with = json!({"email": EMAIL, "password": PASSWORD, "code": code(0)});
     Device::of(&call(address, Call::post(LOGIN).value(&with)).await);
     let body = json!({"password": PASSWORD, "code": confirmed["recovery_codes"][0]});
-    let removed = world.ask(Call::post(&format!("{AUTH}/totp/remove")).value(&body)).await;
+    let removed = env.ask(Call::post(&format!("{AUTH}/totp/remove")).value(&body)).await;
     assert_eq!(removed.status, 204);
     Device::login(address, EMAIL).await;
 }
 
 #[tokio::test]
 async fn personal_token_is_returned_once_listed_and_revoked() {
-    let world = TestServer::new().await;
+    let env = TestServer::new().await;
     let path = format!("{AUTH}/tokens");
     let new = json!({"name": " CI ", "scopes": ["read", "ci:deploy"], "expiresInDays": 30});
-    let made = world.ask(Call::post(&path).value(&new)).await;
+    let made = env.ask(Call::post(&path).value(&new)).await;
     assert_eq!(made.status, 201);
     let location = made.header("location").unwrap().to_owned();
     let made = made.data();
     assert_eq!(made["scopes"], json!(["ci:deploy", "read"]));
     let text = made["token"].as_str().unwrap().to_owned();
     assert!(text.starts_with("cpt_"));
-    let listed = world.ask(Call::get(&path)).await.data();
+    let listed = env.ask(Call::get(&path)).await.data();
     assert_eq!((&listed[0]["name"], listed[0].get("token")), (&json!("CI"), None));
 
-    let address = world.server.address;
+    let address = env.server.address;
     let me = call(address, Call::get(ME).bearer(&text)).await.data();
     assert_eq!(me["user"]["email"], EMAIL);
     let verified = call(address, Call::get(&format!("{AUTH}/verify")).bearer(&text)).await;
@@ -157,17 +157,17 @@ async fn personal_token_is_returned_once_listed_and_revoked() {
         json!({"name": "x", "scopes": ["read"], "expires_in_days": 367}),
         json!({"name": "x"}),
     ] {
-        assert_eq!(world.ask(Call::post(&path).value(&wrong)).await.code(), "VALIDATION_FAILED");
+        assert_eq!(env.ask(Call::post(&path).value(&wrong)).await.code(), "VALIDATION_FAILED");
     }
-    assert_eq!(world.ask(Call::delete(&location)).await.status, 204);
+    assert_eq!(env.ask(Call::delete(&location)).await.status, 204);
     assert_eq!(call(address, Call::get(ME).bearer(&text)).await.status, 401);
 }
 
 #[tokio::test]
 async fn proxy_gets_the_caller_and_services_the_keys() {
-    let world = TestServer::new().await;
-    let me = world.ask(Call::get(ME)).await.data();
-    let verified = world.ask(Call::get(&format!("{AUTH}/verify"))).await;
+    let env = TestServer::new().await;
+    let me = env.ask(Call::get(ME)).await.data();
+    let verified = env.ask(Call::get(&format!("{AUTH}/verify"))).await;
     assert_eq!((verified.status, verified.body.len()), (204, 0));
     assert_eq!(verified.header("x-auth-user"), me["user"]["id"].as_str());
     assert_eq!(verified.header("x-auth-tenant"), me["tenant"]["id"].as_str());
@@ -176,7 +176,7 @@ async fn proxy_gets_the_caller_and_services_the_keys() {
     let left = chrono::DateTime::parse_from_rfc3339(expires).unwrap().to_utc()
         - coditect_store::Clock::system().now();
     assert!((0..=900).contains(&left.num_seconds()), "{expires}");
-    let address = world.server.address;
+    let address = env.server.address;
     for refused in
         [Call::get(&format!("{AUTH}/verify")), Call::get(&format!("{AUTH}/verify")).bearer("x")]
     {
@@ -191,24 +191,24 @@ async fn proxy_gets_the_caller_and_services_the_keys() {
         let settings = coditect_auth::AccessSettings::default();
         let service = coditect_auth::JwksVerifier::new(&answer.json(), settings).unwrap();
         let now = coditect_store::Clock::system().now();
-        let claims = service.verify(&world.ada.token, now).unwrap();
+        let claims = service.verify(&env.ada.token, now).unwrap();
         assert_eq!(claims.sub.to_string(), me["user"]["id"].as_str().unwrap());
     }
-    let ticket = world.ask(Call::post(&format!("{AUTH}/tickets"))).await.data();
+    let ticket = env.ask(Call::post(&format!("{AUTH}/tickets"))).await.data();
     assert_eq!(ticket["expires_in"], 30);
     assert!(ticket["ticket"].as_str().unwrap().starts_with("ctk_"));
 }
 
 #[tokio::test]
 async fn invited_user_joins_and_leaves_the_tenant() {
-    let world = TestServer::new().await;
-    let address = world.server.address;
+    let env = TestServer::new().await;
+    let address = env.server.address;
     let bob = Device::register(address, "bob@example.org").await;
     let body = json!({"email": "Bob@example.org", "role": "admin"});
-    let invited = world.ask(Call::post(&format!("{TENANT}/invitations")).value(&body)).await;
+    let invited = env.ask(Call::post(&format!("{TENANT}/invitations")).value(&body)).await;
     assert_eq!(invited.status, 201);
     let invited = invited.data();
-    let open = world.ask(Call::get(&format!("{TENANT}/invitations"))).await.data();
+    let open = env.ask(Call::get(&format!("{TENANT}/invitations"))).await.data();
     assert_eq!(open[0]["id"], invited["id"]);
     assert!(open[0].get("token").is_none());
     let accept = json!({"token": invited["token"]});
@@ -229,30 +229,30 @@ async fn invited_user_joins_and_leaves_the_tenant() {
     let made = call(address, made.bearer(&member.token)).await.data();
     assert_eq!(made["tenant_id"], joined["tenant_id"]);
 
-    let members = world.ask(Call::get(&format!("{TENANT}/members"))).await.data();
+    let members = env.ask(Call::get(&format!("{TENANT}/members"))).await.data();
     let roles: Vec<_> = members.as_array().unwrap().iter().map(|it| &it["role"]).collect();
     assert_eq!(roles, ["owner", "admin"]);
     let path = format!("{TENANT}/members/{}", members[1]["user_id"].as_str().unwrap());
-    let changed = world.ask(Call::patch(&path).value(&json!({"role": "member"}))).await.data();
+    let changed = env.ask(Call::patch(&path).value(&json!({"role": "member"}))).await.data();
     assert_eq!(changed["role"], "member");
-    assert_eq!(world.ask(Call::delete(&path)).await.status, 204);
+    assert_eq!(env.ask(Call::delete(&path)).await.status, 204);
     let refused = call(address, Call::get(ME).bearer(&member.token)).await;
     assert_eq!((refused.status, refused.code().as_str()), (403, "NOT_A_MEMBER"));
     let home = member.refreshed(address).await;
     home.expect_alive(address).await;
 
     let body = json!({"email": "carol@example.org", "role": "member"});
-    let invited = world.ask(Call::post(&format!("{TENANT}/invitations")).value(&body)).await.data();
+    let invited = env.ask(Call::post(&format!("{TENANT}/invitations")).value(&body)).await.data();
     let path = format!("{TENANT}/invitations/{}", invited["id"].as_str().unwrap());
-    assert_eq!(world.ask(Call::delete(&path)).await.status, 204);
-    assert_eq!(world.ask(Call::delete(&path)).await.status, 404);
+    assert_eq!(env.ask(Call::delete(&path)).await.status, 204);
+    assert_eq!(env.ask(Call::delete(&path)).await.status, 404);
 }
 
 #[tokio::test]
 async fn cookies_are_used_on_request_if_enabled() {
-    let world = TestServer::new().await;
+    let env = TestServer::new().await;
     let body = json!({"email": EMAIL, "password": PASSWORD, "cookies": true});
-    let refused = call(world.server.address, Call::post(LOGIN).value(&body)).await;
+    let refused = call(env.server.address, Call::post(LOGIN).value(&body)).await;
     assert_eq!((refused.status, refused.code().as_str()), (422, "VALIDATION_FAILED"));
 
     let server = Running::start(&["--cookies"]).await;

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "what helps a test may fail it")]
 
 mod account;
+mod archives;
 mod attacks;
 mod auth;
 mod bad_input;

@@ -80,7 +80,7 @@ async fn requests_connections_bytes_and_the_store_have_metrics() {
 async fn cost(address: SocketAddr, mut repeat: impl AsyncFnMut(usize)) -> (i64, i64) {
     let read = async || {
         let metrics = metrics(address).await;
-        let of = |series: &str| value(&metrics, series).round() as i64;
+        let of = |series: &str| format!("{:.0}", value(&metrics, series)).parse::<i64>().unwrap();
         let committed = of("coditect_store_transactions_total{outcome=\"committed\"}");
         (committed, of("coditect_store_transaction_reads_sum"))
     };

@@ -35,7 +35,7 @@ fn content(first: u8) -> Vec<u8> {
 struct Site {
     folder: Folder,
     server: Running,
-    desk: SignedInSession,
+    signed_in: SignedInSession,
     tenant: TenantId,
 }
 
@@ -51,28 +51,28 @@ impl Site {
     async fn new() -> Self {
         let folder = Folder::new();
         let server = Running::start_in(folder.path(), &[]).await;
-        let desk = SignedInSession::new(&server, "ada@example.org").await;
-        let me = desk.call(Call::get(ME)).await.data();
+        let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+        let me = signed_in.call(Call::get(ME)).await.data();
         let tenant = me["tenant"]["id"].as_str().unwrap().parse().unwrap();
-        Self { folder, server, desk, tenant }
+        Self { folder, server, signed_in, tenant }
     }
 
     fn put(&self, path: &str, content: Vec<u8>) -> Call {
-        Call::put(&self.desk.part(&format!("files/{path}"))).body(content)
+        Call::put(&self.signed_in.part(&format!("files/{path}"))).body(content)
     }
 
     async fn written(&self, path: &str, content: Vec<u8>) {
-        assert_eq!(self.desk.call(self.put(path, content)).await.status, 201);
+        assert_eq!(self.signed_in.call(self.put(path, content)).await.status, 201);
     }
 
     async fn refused(&self, call: Call, status: u16, code: &str) {
-        let answer = self.desk.call(call).await;
+        let answer = self.signed_in.call(call).await;
         assert_eq!((answer.status, answer.code().as_str()), (status, code));
     }
 
     async fn copy(&self, from: &str, to: &str) -> Answer {
         let body = json!({"from": from, "to": to});
-        self.desk.call(Call::post(&self.desk.part("files:copy")).value(&body)).await
+        self.signed_in.call(Call::post(&self.signed_in.part("files:copy")).value(&body)).await
     }
 
     /// Stops the server and reads its store.
@@ -112,19 +112,19 @@ async fn refused_upload_leaves_no_bytes() {
     let site = Site::new().await;
     site.written("f", content(1)).await;
     // The same content again, like a save without changes.
-    assert_eq!(site.desk.call(site.put("f", content(1))).await.status, 200);
+    assert_eq!(site.signed_in.call(site.put("f", content(1))).await.status, 200);
     let wrong = format!("sha-256=:{}:", BASE64_STANDARD.encode([0; 32]));
     let wrong = site.put("g", content(2)).header("Content-Digest", &wrong);
     site.refused(wrong, 400, "DIGEST_MISMATCH").await;
     let draft = json!({"content": "text", "base_etag": null});
-    let part = site.desk.part("drafts/f");
+    let part = site.signed_in.part("drafts/f");
     let draft = Call::put(&part).value(&draft);
-    assert_eq!(site.desk.call(draft).await.status, 200);
-    assert_eq!(site.desk.call(Call::delete(&part)).await.status, 204);
+    assert_eq!(site.signed_in.call(draft).await.status, 200);
+    assert_eq!(site.signed_in.call(Call::delete(&part)).await.status, 204);
 
     // One of the concurrent uploads wins; the others are refused at the end.
-    let puts =
-        (0..6).map(|n| site.desk.call(site.put("new", content(n)).header("If-None-Match", "*")));
+    let puts = (0..6)
+        .map(|n| site.signed_in.call(site.put("new", content(n)).header("If-None-Match", "*")));
     let mut statuses: Vec<u16> = join_all(puts).await.iter().map(|answer| answer.status).collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [201, 412, 412, 412, 412, 412]);
@@ -133,11 +133,11 @@ async fn refused_upload_leaves_no_bytes() {
     assert_eq!(made, 1);
 
     // An incomplete upload.
-    let mut client = Client::connect(site.desk.server).await;
+    let mut client = Client::connect(site.signed_in.server).await;
     let head = format!(
         "PUT {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: {SIZE}\r\n\r\n",
-        site.desk.part("files/half"),
-        site.desk.token
+        site.signed_in.part("files/half"),
+        site.signed_in.token
     );
     client.send(head.as_bytes()).await;
     client.send(&vec![7; SIZE / 2 * 2 - 2]).await;
@@ -154,20 +154,20 @@ async fn refused_upload_leaves_no_bytes() {
 async fn upload_that_cannot_succeed_is_refused_before_its_body() {
     let site = Site::new().await;
     site.written("f", b"1".to_vec()).await;
-    let made = Call::post(&site.desk.part("files:mkdir")).value(&json!({"path": "d"}));
-    assert_eq!(site.desk.call(made).await.status, 201);
+    let made = Call::post(&site.signed_in.part("files:mkdir")).value(&json!({"path": "d"}));
+    assert_eq!(site.signed_in.call(made).await.status, 201);
     for (path, header, status) in [
         ("f", "If-None-Match: *\r\n", "412"),
         ("none", "If-Match: *\r\n", "412"),
         ("d", "", "409"),
         ("f/below", "", "409"),
     ] {
-        let mut client = Client::connect(site.desk.server).await;
+        let mut client = Client::connect(site.signed_in.server).await;
         let head = format!(
             "PUT {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n{header}\
              Content-Length: {SIZE}\r\n\r\n",
-            site.desk.part(&format!("files/{path}")),
-            site.desk.token
+            site.signed_in.part(&format!("files/{path}")),
+            site.signed_in.token
         );
         client.send(head.as_bytes()).await;
         assert_eq!(client.answer().await.status.to_string(), status, "{path}");
@@ -180,8 +180,8 @@ async fn deleted_content_counts_until_it_is_collected() {
     let site = Site::new().await;
     for n in 0..3 {
         site.written("f", content(n)).await;
-        let delete = Call::delete(&site.desk.part("files/f"));
-        assert_eq!(site.desk.call(delete).await.status, 204);
+        let delete = Call::delete(&site.signed_in.part("files/f"));
+        assert_eq!(site.signed_in.call(delete).await.status, 204);
     }
     let Site { folder, server, tenant, .. } = site;
     server.stopped().await;
@@ -209,14 +209,14 @@ async fn lease_of_a_replaced_content_begins_when_the_upload_ends() {
     let site = Site::new().await;
     // One content more than a file keeps.
     for version in 0..10 {
-        let written = site.desk.call(site.put("f", vec![version; 10])).await;
+        let written = site.signed_in.call(site.put("f", vec![version; 10])).await;
         assert!(written.status < 300);
     }
-    let mut client = Client::connect(site.desk.server).await;
+    let mut client = Client::connect(site.signed_in.server).await;
     let head = format!(
         "PUT {} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: 2\r\n\r\na",
-        site.desk.part("files/f"),
-        site.desk.token
+        site.signed_in.part("files/f"),
+        site.signed_in.token
     );
     client.send(head.as_bytes()).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -233,12 +233,13 @@ async fn lease_of_a_replaced_content_begins_when_the_copy_ends() {
     site.written("large", vec![7; 48 << 20]).await;
     // The next content is one more than a file keeps.
     for version in 0..10 {
-        let written = site.desk.call(site.put("f", vec![version; 10])).await;
+        let written = site.signed_in.call(site.put("f", vec![version; 10])).await;
         assert!(written.status < 300);
     }
     let body = json!({"from": "large", "to": "f", "overwrite": true});
-    let copy = Call::post(&site.desk.part("files:copy")).value(&body).bearer(&site.desk.token);
-    let copying = tokio::spawn(call(site.desk.server, copy));
+    let copy =
+        Call::post(&site.signed_in.part("files:copy")).value(&body).bearer(&site.signed_in.token);
+    let copying = tokio::spawn(call(site.signed_in.server, copy));
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!copying.is_finished(), "the content is too small");
     let ended_at = Clock::system().now();
@@ -253,8 +254,8 @@ async fn leases_of_removed_contents_begin_with_each_step_of_a_removal() {
     for number in 0..30 {
         site.written(&format!("d/{number}"), vec![number; 10]).await;
     }
-    let remove = Call::delete(&site.desk.part("files/d?recursive=true"));
-    assert_eq!(site.desk.call(remove).await.status, 204);
+    let remove = Call::delete(&site.signed_in.part("files/d?recursive=true"));
+    assert_eq!(site.signed_in.call(remove).await.status, 204);
     let mut ends: Vec<_> =
         detached(site).await.into_iter().map(|blob| blob.collect_after).collect();
     assert_eq!(ends.len(), 30);

@@ -373,7 +373,10 @@ async fn invalid_records_are_refused_by_field() {
         ("POST", messages,      json!({"content": long(65_537)}), "content"),
         ("POST", messages,      json!({"content": "x", "agent_id": nobody}), "agent_id"),
         ("POST", messages,      json!({"content": "x", "metadata": [1]}), "metadata"),
-        ("POST", messages,      json!({"content": "x", "metadata": {"a": long(16_384)}}), "metadata"),
+        ("POST", messages,      json!({
+            "content": "x",
+            "metadata": {"a": long(16_384)},
+        }), "metadata"),
         ("POST", AGENTS,        json!({}), "name"),
         ("POST", AGENTS,        json!({"name": " "}), "name"),
         ("POST", AGENTS,        json!({"name": "x", "description": long(2_001)}), "description"),
@@ -414,12 +417,12 @@ async fn invalid_records_are_refused_by_field() {
 #[tokio::test]
 async fn settings_are_limited_in_total_size() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
     let value = json!({"value": "x".repeat(8_000)});
     let mut refused = None;
     for number in 0..100 {
         let path = format!("/api/v5/settings/s{number}");
-        let set = desk.call(Call::put(&path).value(&value)).await;
+        let set = signed_in.call(Call::put(&path).value(&value)).await;
         if set.status != 200 {
             refused = Some(set);
             break;
@@ -427,23 +430,24 @@ async fn settings_are_limited_in_total_size() {
     }
     let refused = refused.unwrap();
     assert_eq!((refused.status, refused.code().as_str()), (422, "TOO_LARGE"));
-    let all = desk.call(Call::get("/api/v5/settings")).await;
+    let all = signed_in.call(Call::get("/api/v5/settings")).await;
     assert!(all.body.len() < 600_000, "{}", all.body.len());
-    let smaller = desk.call(Call::put("/api/v5/settings/s1").value(&json!({"value": 1}))).await;
+    let smaller =
+        signed_in.call(Call::put("/api/v5/settings/s1").value(&json!({"value": 1}))).await;
     assert_eq!(smaller.status, 200);
 }
 
 #[tokio::test]
 async fn deleted_conversation_is_removed_from_its_session() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
-    let begun = desk.call(Call::post("/api/v5/conversations").value(&json!({}))).await.data();
-    let linked = desk.patch("", &json!({"conversation_id": begun["id"]})).await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+    let begun = signed_in.call(Call::post("/api/v5/conversations").value(&json!({}))).await.data();
+    let linked = signed_in.patch("", &json!({"conversation_id": begun["id"]})).await;
     assert_eq!((linked.status, &linked.data()["conversation_id"]), (200, &begun["id"]));
     let tag = linked.header("etag").unwrap().to_owned();
     let path = format!("/api/v5/conversations/{}", begun["id"].as_str().unwrap());
-    assert_eq!(desk.call(Call::delete(&path)).await.status, 204);
-    let session = desk.get("").await;
+    assert_eq!(signed_in.call(Call::delete(&path)).await.status, 204);
+    let session = signed_in.get("").await;
     assert_eq!(session.data()["conversation_id"], Value::Null);
     assert_ne!(session.header("etag"), Some(tag.as_str()));
 }

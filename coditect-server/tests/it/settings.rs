@@ -33,7 +33,8 @@ fn effective(mut command: Command) -> String {
 #[test]
 fn flag_overrides_variable_overrides_file_overrides_default() {
     let folder = Folder::new();
-    let file = "access-token-ttl = \"1m\"\nrefresh-grace = \"2s\"\nlisten = \"127.0.0.1:1\"\ncookies = true\n";
+    let file = "access-token-ttl = \"1m\"\nrefresh-grace = \"2s\"\n\
+        listen = \"127.0.0.1:1\"\ncookies = true\n";
     fs::write(folder.path().join("coditect.toml"), file).unwrap();
     let mut command = program(folder.path(), &["config", "--access-token-ttl", "3m"]);
     command.env("CODITECT_ACCESS_TOKEN_TTL", "2m").env("CODITECT_REFRESH_GRACE", "4s");

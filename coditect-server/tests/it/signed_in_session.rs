@@ -33,11 +33,11 @@ impl SignedInSession {
 
     async fn make(server: SocketAddr, email: &str, settings: Value) -> Self {
         let token = Device::register(server, email).await.token;
-        let mut desk = Self { server, token, path: String::new() };
+        let mut signed_in = Self { server, token, path: String::new() };
         let body = json!({"name": "work", "settings": settings});
-        let made = desk.call(Call::post("/api/v5/sessions").value(&body)).await.data();
-        desk.path = format!("/api/v5/sessions/{}", made["id"].as_str().unwrap());
-        desk
+        let made = signed_in.call(Call::post("/api/v5/sessions").value(&body)).await.data();
+        signed_in.path = format!("/api/v5/sessions/{}", made["id"].as_str().unwrap());
+        signed_in
     }
 
     pub(crate) async fn call(&self, wanted: Call) -> Answer {

@@ -34,8 +34,8 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    pub(crate) fn of(desk: &SignedInSession) -> Self {
-        Self { server: desk.server, path: desk.part("ws"), headers: HeaderMap::new() }
+    pub(crate) fn of(signed_in: &SignedInSession) -> Self {
+        Self { server: signed_in.server, path: signed_in.part("ws"), headers: HeaderMap::new() }
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
@@ -94,17 +94,22 @@ impl Asking {
 }
 
 impl Socket {
-    /// Opens a socket with the token of the desk, as `client`.
-    pub(crate) async fn open(desk: &SignedInSession, client: &str) -> (Self, Value) {
-        let asking = Asking::of(desk).bearer(&desk.token).query(&format!("client={client}"));
+    /// Opens a socket with the token of the signed_in, as `client`.
+    pub(crate) async fn open(signed_in: &SignedInSession, client: &str) -> (Self, Value) {
+        let asking =
+            Asking::of(signed_in).bearer(&signed_in.token).query(&format!("client={client}"));
         let mut socket = asking.open().await;
         let restored = socket.expect("restore").await;
         (socket, restored)
     }
 
     /// Like [`open`](Self::open); `None` if the connection ends before the state is restored.
-    pub(crate) async fn try_open(desk: &SignedInSession, client: &str) -> Option<(Self, Value)> {
-        let asking = Asking::of(desk).bearer(&desk.token).query(&format!("client={client}"));
+    pub(crate) async fn try_open(
+        signed_in: &SignedInSession,
+        client: &str,
+    ) -> Option<(Self, Value)> {
+        let asking =
+            Asking::of(signed_in).bearer(&signed_in.token).query(&format!("client={client}"));
         let mut socket = asking.try_open().await?;
         let restored = socket.next().await?;
         assert_eq!(restored["type"], "restore", "{restored}");
@@ -167,20 +172,20 @@ fn tabs(paths: &[&str]) -> Value {
 #[tokio::test]
 async fn update_is_acknowledged_when_durable_and_sent_to_others() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
-    let (mut one, restored) = Socket::open(&desk, "one").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+    let (mut one, restored) = Socket::open(&signed_in, "one").await;
     assert_eq!(restored["seq"], 0);
     assert_eq!(restored["client"], "one");
     assert_eq!(restored["versions"], json!({"editor": 0, "terminal": 0, "memory": 0}));
-    assert_eq!(restored["data"], desk.get("restore").await.data());
-    let (mut two, _) = Socket::open(&desk, "two").await;
+    assert_eq!(restored["data"], signed_in.get("restore").await.data());
+    let (mut two, _) = Socket::open(&signed_in, "two").await;
 
     one.update("editor", 1, tabs(&["a.rs", "b.rs"])).await;
     let ack = one.expect("ack").await;
     assert_eq!(ack, json!({"type": "ack", "seq": 1, "part": "editor", "version": 1}));
     let told = two.expect("changed").await;
     assert_eq!((&told["part"], &told["version"]), (&json!("editor"), &json!(1)));
-    let now = desk.get("editor").await;
+    let now = signed_in.get("editor").await;
     assert_eq!(told["data"], now.data());
     assert_eq!(now.data()["tabs"][1]["path"], "b.rs");
     assert_eq!(now.header("etag").unwrap(), "\"1\"");
@@ -201,12 +206,12 @@ async fn update_is_acknowledged_when_durable_and_sent_to_others() {
 #[tokio::test]
 async fn terminal_secrets_are_not_stored_by_updates() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
     let patterns = json!({"value": {"values": ["acme-[0-9]+"]}});
     let setting = "/api/v5/settings/secret_patterns?scope=tenant";
-    assert_eq!(desk.call(Call::put(setting).value(&patterns)).await.status, 200);
-    let (mut one, _) = Socket::open(&desk, "one").await;
-    let (mut two, _) = Socket::open(&desk, "two").await;
+    assert_eq!(signed_in.call(Call::put(setting).value(&patterns)).await.status, 200);
+    let (mut one, _) = Socket::open(&signed_in, "one").await;
+    let (mut two, _) = Socket::open(&signed_in, "two").await;
     let history = json!(["export GH_PAT=x", "curl -u a:b e.org", "echo acme-7", "ls"]);
     let vars = json!({"PGPASS": "x", "A": "acme-7", "PATH": "/bin"});
     for (seq, main) in [
@@ -223,7 +228,7 @@ async fn terminal_secrets_are_not_stored_by_updates() {
         "title": "tool --token ***", "cwd": "", "environment_vars": {"PATH": "/bin"},
         "command_history": ["export GH_PAT=***", "curl -u a:*** e.org", "echo ***", "ls"],
     });
-    assert_eq!(desk.get("terminal").await.data()["terminals"]["main"], expected);
+    assert_eq!(signed_in.get("terminal").await.data()["terminals"]["main"], expected);
     let told = two.expect("changed").await.to_string();
     assert!(!told.contains("a:b") && !told.contains("acme"), "{told}");
 }
@@ -238,13 +243,13 @@ async fn change_at_one_server_is_sent_by_another() {
     let folder = Folder::new();
     let here = Running::start_in(folder.path(), &[]).await;
     let there = Running::start_in(folder.path(), &[]).await;
-    let desk = SignedInSession::new(&here, "ada@example.org").await;
+    let signed_in = SignedInSession::new(&here, "ada@example.org").await;
     let elsewhere = SignedInSession {
         server: there.address,
-        token: desk.token.clone(),
-        path: desk.path.clone(),
+        token: signed_in.token.clone(),
+        path: signed_in.path.clone(),
     };
-    let (mut one, _) = Socket::open(&desk, "one").await;
+    let (mut one, _) = Socket::open(&signed_in, "one").await;
     let (mut two, _) = Socket::open(&elsewhere, "two").await;
     one.update("editor", 1, tabs(&["a.rs"])).await;
     one.expect("ack").await;
@@ -253,7 +258,7 @@ async fn change_at_one_server_is_sent_by_another() {
     assert_eq!(one.expect("changed").await["data"], json!({"k": 1}));
     let ended = elsewhere.call(Call::post("/api/v5/auth/logout")).await;
     assert_eq!(ended.status, 200);
-    assert_eq!(desk.get("").await.status, 401, "who was signed out there is out here");
+    assert_eq!(signed_in.get("").await.status, 401, "who was signed out there is out here");
     here.stopped().await;
     there.stopped().await;
 }
@@ -261,22 +266,22 @@ async fn change_at_one_server_is_sent_by_another() {
 #[tokio::test]
 async fn change_over_http_is_sent() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
-    let (mut socket, _) = Socket::open(&desk, "one").await;
-    desk.put("editor", &tabs(&["x"])).await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+    let (mut socket, _) = Socket::open(&signed_in, "one").await;
+    signed_in.put("editor", &tabs(&["x"])).await;
     assert_eq!(socket.expect("changed").await["data"]["tabs"][0]["path"], "x");
-    desk.patch("memory", &json!({"k": 1})).await;
+    signed_in.patch("memory", &json!({"k": 1})).await;
     assert_eq!(socket.expect("changed").await["data"], json!({"k": 1}));
-    desk.patch("memory", &json!({"k": null})).await;
+    signed_in.patch("memory", &json!({"k": null})).await;
     assert_eq!(socket.expect("changed").await["data"], json!({}));
 }
 
 #[tokio::test]
 async fn concurrent_changes_converge() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
-    let (mut one, _) = Socket::open(&desk, "one").await;
-    let (mut two, _) = Socket::open(&desk, "two").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+    let (mut one, _) = Socket::open(&signed_in, "one").await;
+    let (mut two, _) = Socket::open(&signed_in, "two").await;
     for seq in 1..=40 {
         one.update("memory", seq, json!({"one": seq, "last": "one"})).await;
         two.update("memory", seq, json!({"two": seq, "last": "two"})).await;
@@ -291,7 +296,7 @@ async fn concurrent_changes_converge() {
             }
         }
     }
-    let settled = desk.get("memory").await;
+    let settled = signed_in.get("memory").await;
     assert_eq!(settled.data()["one"], 40);
     assert_eq!(settled.data()["two"], 40);
     // A client that received partial notifications gets the whole state.
@@ -314,16 +319,16 @@ async fn concurrent_changes_converge() {
 #[tokio::test]
 async fn reconnecting_client_neither_loses_nor_repeats_updates() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
-    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+    let (mut socket, _) = Socket::open(&signed_in, "tab").await;
     for seq in 1..=3 {
         socket.update("memory", seq, json!({"n": seq})).await;
         socket.expect("ack").await;
     }
     drop(socket);
     // Another client has made a change meanwhile.
-    desk.patch("memory", &json!({"n": 99})).await;
-    let (mut socket, restored) = Socket::open(&desk, "tab").await;
+    signed_in.patch("memory", &json!({"n": 99})).await;
+    let (mut socket, restored) = Socket::open(&signed_in, "tab").await;
     assert_eq!(restored["seq"], 3);
     assert_eq!(restored["data"]["session_memory"]["n"], 99);
     // It did not receive the acknowledgement of the third update, and sends it again with the
@@ -332,30 +337,30 @@ async fn reconnecting_client_neither_loses_nor_repeats_updates() {
     socket.update("memory", 4, json!({"m": 4})).await;
     assert_eq!(socket.expect("ack").await["seq"], 3);
     assert_eq!(socket.expect("ack").await["seq"], 4);
-    assert_eq!(desk.get("memory").await.data(), json!({"n": 99, "m": 4}));
+    assert_eq!(signed_in.get("memory").await.data(), json!({"n": 99, "m": 4}));
 }
 
 #[tokio::test]
 async fn new_connection_supersedes_the_old_one_of_a_client() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
-    let (mut first, _) = Socket::open(&desk, "tab").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+    let (mut first, _) = Socket::open(&signed_in, "tab").await;
     first.update("memory", 1, json!({"by": "first"})).await;
     first.expect("ack").await;
-    let (mut second, restored) = Socket::open(&desk, "tab").await;
+    let (mut second, restored) = Socket::open(&signed_in, "tab").await;
     assert_eq!(restored["seq"], 1);
     first.update("memory", 2, json!({"by": "first, again"})).await;
     assert_eq!(first.closed().await, 4409);
     second.update("memory", 2, json!({"by": "second"})).await;
     second.expect("ack").await;
-    assert_eq!(desk.get("memory").await.data()["by"], "second");
+    assert_eq!(signed_in.get("memory").await.data()["by"], "second");
 }
 
 #[tokio::test]
 async fn burst_is_batched_and_acknowledged_individually() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
-    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+    let (mut socket, _) = Socket::open(&signed_in, "tab").await;
     for seq in 1..=500 {
         let frame = json!({"type": "memory.update", "seq": seq, "data": {"n": seq}});
         socket.0.feed(Message::text(frame.to_string())).await.unwrap();
@@ -368,14 +373,14 @@ async fn burst_is_batched_and_acknowledged_individually() {
         version = ack["version"].as_u64().unwrap();
     }
     assert!(version < 250, "{version} writes");
-    assert_eq!(desk.get("memory").await.data()["n"], 500);
+    assert_eq!(signed_in.get("memory").await.data()["n"], 500);
 }
 
 #[tokio::test]
 async fn invalid_update_is_refused_and_others_apply() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
-    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+    let (mut socket, _) = Socket::open(&signed_in, "tab").await;
     socket.update("editor", 1, tabs(&["a"])).await;
     socket.update("editor", 2, json!({"tabs": 7})).await;
     socket.update("memory", 3, json!({"x".repeat(300): 1})).await;
@@ -389,14 +394,14 @@ async fn invalid_update_is_refused_and_others_apply() {
         assert!(refused["error"]["request_id"].is_string());
     }
     assert_eq!(socket.expect("ack").await["seq"], 5);
-    assert_eq!(desk.get("memory").await.data(), json!({"small": 1}));
-    assert_eq!(desk.get("editor").await.data()["tabs"][0]["path"], "a");
+    assert_eq!(signed_in.get("memory").await.data(), json!({"small": 1}));
+    assert_eq!(signed_in.get("editor").await.data()["tabs"][0]["path"], "a");
 }
 
 #[tokio::test]
 async fn malformed_message_gets_an_error_and_a_close() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
     for (message, code) in [
         (Message::binary(vec![1, 2]), 1003),
         (Message::text("no JSON"), 1007),
@@ -406,7 +411,7 @@ async fn malformed_message_gets_an_error_and_a_close() {
         (Message::text("[".repeat(100_000)), 1007),
         (Message::text("x".repeat(300_000)), 1009),
     ] {
-        let (mut socket, _) = Socket::open(&desk, "tab").await;
+        let (mut socket, _) = Socket::open(&signed_in, "tab").await;
         // Updates before it are applied.
         socket.update("memory", 1, json!({"before": code})).await;
         // The server may close before everything is sent.
@@ -427,8 +432,8 @@ async fn malformed_message_gets_an_error_and_a_close() {
 #[tokio::test]
 async fn pings_are_answered_and_silent_clients_pinged() {
     let server = Running::start(&["--websocket-ping-interval", "200ms"]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
-    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+    let (mut socket, _) = Socket::open(&signed_in, "tab").await;
     socket.say(&json!({"type": "ping"})).await;
     socket.expect("pong").await;
     socket.0.send(Message::Ping("x".into())).await.unwrap();
@@ -445,7 +450,7 @@ async fn pings_are_answered_and_silent_clients_pinged() {
     assert!(stays.await.is_err());
 
     // An unresponsive client is disconnected.
-    let (socket, _) = Socket::open(&desk, "dead").await;
+    let (socket, _) = Socket::open(&signed_in, "dead").await;
     let mut silent = socket.0.into_inner();
     let mut rest = Vec::new();
     let read = tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut rest);
@@ -455,42 +460,42 @@ async fn pings_are_answered_and_silent_clients_pinged() {
 #[tokio::test]
 async fn unauthorized_client_is_refused_before_the_upgrade() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
-    let asking = || Asking::of(&desk);
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+    let asking = || Asking::of(&signed_in);
     assert_eq!(asking().refused().await, (401, "UNAUTHORIZED".into()));
     assert_eq!(asking().bearer("x").refused().await.0, 401);
     let protocols = |offer: &str| asking().header("sec-websocket-protocol", offer);
     let wrong = protocols("coditect.v1, ticket.nonsense").refused().await;
     assert_eq!(wrong, (401, "TICKET_INVALID".into()));
-    let in_query = asking().query(&format!("token={}", desk.token));
+    let in_query = asking().query(&format!("token={}", signed_in.token));
     assert_eq!(in_query.refused().await.0, 401, "not where it isn't configured");
-    let named = asking().bearer(&desk.token).query("client=a%20b");
+    let named = asking().bearer(&signed_in.token).query("client=a%20b");
     assert_eq!(named.refused().await, (400, "INVALID_QUERY".into()));
     let stranger = Device::register(server.address, "eve@example.org").await.token;
     assert_eq!(asking().bearer(&stranger).refused().await, (404, "NOT_FOUND".into()));
     for page in ["https://evil.example", "null", "http://test.evil.example"] {
-        let foreign = asking().bearer(&desk.token).header("origin", page);
+        let foreign = asking().bearer(&signed_in.token).header("origin", page);
         assert_eq!(foreign.refused().await, (403, "ORIGIN_REFUSED".into()), "{page}");
     }
-    let plain = desk.get("ws").await;
+    let plain = signed_in.get("ws").await;
     assert_eq!((plain.status, plain.code().as_str()), (426, "UPGRADE_REQUIRED"));
     assert_eq!(plain.header("upgrade").unwrap(), "websocket");
-    let old = asking().bearer(&desk.token).header("sec-websocket-version", "8");
+    let old = asking().bearer(&signed_in.token).header("sec-websocket-version", "8");
     assert_eq!(old.refused().await.0, 426);
 
     let configured = Running::start(&["--websocket-token-in-query"]).await;
-    let desk = SignedInSession::new(&configured, "ada@example.org").await;
-    Asking::of(&desk).query(&format!("token={}", desk.token)).open().await;
+    let signed_in = SignedInSession::new(&configured, "ada@example.org").await;
+    Asking::of(&signed_in).query(&format!("token={}", signed_in.token)).open().await;
 }
 
 #[tokio::test]
 async fn ticket_opens_one_socket_and_is_not_echoed() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
     let get = || Call::post("/api/v5/auth/tickets").header("Origin", "http://test");
-    let ticket = desk.call(get()).await.data()["ticket"].as_str().unwrap().to_owned();
+    let ticket = signed_in.call(get()).await.data()["ticket"].as_str().unwrap().to_owned();
     let ask = || {
-        Asking::of(&desk)
+        Asking::of(&signed_in)
             .header("sec-websocket-protocol", &format!("coditect.v1, ticket.{ticket}"))
             .header("origin", "http://test")
             .ask()
@@ -501,35 +506,37 @@ async fn ticket_opens_one_socket_and_is_not_echoed() {
     socket.update("memory", 1, json!({"k": 1})).await;
     socket.expect("ack").await;
     assert_eq!(ask().await.map(|_| ()).unwrap_err().0, 401);
-    let both = Asking::of(&desk).bearer(&desk.token).header("sec-websocket-protocol", "ticket.x");
+    let both = Asking::of(&signed_in)
+        .bearer(&signed_in.token)
+        .header("sec-websocket-protocol", "ticket.x");
     assert_eq!(both.refused().await, (400, "INVALID_REQUEST".into()));
 }
 
 #[tokio::test]
 async fn end_of_a_login_or_session_closes_its_sockets() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
-    let (mut stays, _) = Socket::open(&desk, "stays").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+    let (mut stays, _) = Socket::open(&signed_in, "stays").await;
     let other = Device::login(server.address, "ada@example.org").await;
-    let mut signed_out = Asking::of(&desk).bearer(&other.token).open().await;
+    let mut signed_out = Asking::of(&signed_in).bearer(&other.token).open().await;
     signed_out.expect("restore").await;
     let asked = std::time::Instant::now();
     logout(server.address, Some(&other.token), &json!({})).await;
     assert_eq!(signed_out.closed().await, 4401);
     assert!(asked.elapsed() < Duration::from_secs(10), "it is told, not found out");
 
-    desk.call(Call::delete(&desk.path)).await;
+    signed_in.call(Call::delete(&signed_in.path)).await;
     assert_eq!(stays.closed().await, 4404);
 }
 
 #[tokio::test]
 async fn expiring_login_is_announced_and_can_be_renewed() {
     let server = Running::start(&["--access-token-ttl", "4s"]).await;
-    let mut desk = SignedInSession::new(&server, "ada@example.org").await;
+    let mut signed_in = SignedInSession::new(&server, "ada@example.org").await;
     let device = Device::login(server.address, "ada@example.org").await;
-    desk.token.clone_from(&device.token);
-    let (mut socket, _) = Socket::open(&desk, "tab").await;
-    let (mut forgotten, _) = Socket::open(&desk, "forgotten").await;
+    signed_in.token.clone_from(&device.token);
+    let (mut socket, _) = Socket::open(&signed_in, "tab").await;
+    let (mut forgotten, _) = Socket::open(&signed_in, "forgotten").await;
     socket.expect("expiring").await;
     let renewed = device.refreshed(server.address).await;
     socket.say(&json!({"type": "authenticate", "token": renewed.token})).await;
@@ -545,24 +552,24 @@ async fn expiring_login_is_announced_and_can_be_renewed() {
 #[tokio::test]
 async fn read_only_token_cannot_update() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
     let token = Call::post("/api/v5/auth/tokens").value(&json!({"name": "ci", "scopes": ["read"]}));
-    let token = desk.call(token).await.data()["token"].as_str().unwrap().to_owned();
-    let mut socket = Asking::of(&desk).bearer(&token).open().await;
+    let token = signed_in.call(token).await.data()["token"].as_str().unwrap().to_owned();
+    let mut socket = Asking::of(&signed_in).bearer(&token).open().await;
     socket.expect("restore").await;
-    desk.patch("memory", &json!({"k": 1})).await;
+    signed_in.patch("memory", &json!({"k": 1})).await;
     socket.expect("changed").await;
     socket.update("memory", 1, json!({"k": 2})).await;
     assert_eq!(socket.expect("error").await["error"]["code"], "FORBIDDEN");
     assert_eq!(socket.closed().await, 1008);
-    assert_eq!(desk.get("memory").await.data()["k"], 1);
+    assert_eq!(signed_in.get("memory").await.data()["k"], 1);
 }
 
 #[tokio::test]
 async fn shutdown_closes_sockets_with_a_code() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
-    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+    let (mut socket, _) = Socket::open(&signed_in, "tab").await;
     socket.update("memory", 1, json!({"k": 1})).await;
     assert_eq!(socket.expect("ack").await["seq"], 1);
     let stopped = server.stop();

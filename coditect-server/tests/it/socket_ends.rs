@@ -18,9 +18,9 @@ use crate::{
 #[tokio::test]
 async fn close_frame_of_a_client_is_answered() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
     for close in [None, Some((1000, "bye")), Some((4000, "")), Some((1001, "a page that leaves"))] {
-        let (mut socket, _) = Socket::open(&desk, "tab").await;
+        let (mut socket, _) = Socket::open(&signed_in, "tab").await;
         socket.update("memory", 1, json!({"k": 1})).await;
         socket.expect("ack").await;
         let frame = close.map(|(code, reason): (u16, &str)| CloseFrame {
@@ -37,8 +37,8 @@ async fn close_frame_of_a_client_is_answered() {
 #[tokio::test]
 async fn close_frame_after_an_update_is_answered_when_the_update_is_done() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
-    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+    let (mut socket, _) = Socket::open(&signed_in, "tab").await;
     let update = json!({"type": "memory.update", "seq": 1, "data": {"k": 1}});
     socket.0.feed(Message::text(update.to_string())).await.unwrap();
     socket.0.send(Message::Close(None)).await.unwrap();
@@ -49,14 +49,14 @@ async fn close_frame_after_an_update_is_answered_when_the_update_is_done() {
         }
     };
     assert_eq!(reply, Message::Close(None));
-    assert_eq!(desk.get("memory").await.data(), json!({"k": 1}));
+    assert_eq!(signed_in.get("memory").await.data(), json!({"k": 1}));
 }
 
 #[tokio::test]
 async fn close_reaches_a_client_that_is_still_sending() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
-    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
+    let (mut socket, _) = Socket::open(&signed_in, "tab").await;
     let sending = socket.0.send(Message::text("x".repeat(900_000)));
     // It may be closed before everything was sent.
     let _sent = timeout(PATIENCE, sending).await.unwrap();
@@ -74,10 +74,11 @@ async fn join(server: SocketAddr, owner: &str, guest: &str, email: &str) {
     assert_eq!(call(server, accept.value(&json!({"token": token}))).await.status, 200);
 }
 
-async fn by_ticket(desk: &SignedInSession) -> Socket {
-    let ticket = desk.call(Call::post("/api/v5/auth/tickets")).await.data();
+async fn by_ticket(signed_in: &SignedInSession) -> Socket {
+    let ticket = signed_in.call(Call::post("/api/v5/auth/tickets")).await.data();
     let protocols = format!("coditect.v1, ticket.{}", ticket["ticket"].as_str().unwrap());
-    let mut socket = Asking::of(desk).header("sec-websocket-protocol", &protocols).open().await;
+    let mut socket =
+        Asking::of(signed_in).header("sec-websocket-protocol", &protocols).open().await;
     socket.expect("restore").await;
     socket
 }
@@ -87,11 +88,11 @@ async fn socket_by_ticket_stays_in_the_tenant_of_its_token() {
     let server = Running::start(&[]).await;
     let address = server.address;
     let owner = Device::register(address, "owner@example.org").await;
-    let mut desk = SignedInSession::new(&server, "guest@example.org").await;
+    let mut signed_in = SignedInSession::new(&server, "guest@example.org").await;
     let device = Device::login(address, "guest@example.org").await;
-    desk.token.clone_from(&device.token);
+    signed_in.token.clone_from(&device.token);
     join(address, &owner.token, &device.token, "guest@example.org").await;
-    let mut socket = by_ticket(&desk).await;
+    let mut socket = by_ticket(&signed_in).await;
     let tenant =
         call(address, Call::get(ME).bearer(&owner.token)).await.data()["tenant"]["id"].clone();
     // Another tab of the same login changes the active tenant.
@@ -99,10 +100,10 @@ async fn socket_by_ticket_stays_in_the_tenant_of_its_token() {
     assert_eq!(call(address, Call::post(REFRESH).value(&body)).await.status, 200);
     socket.update("memory", 1, json!({"k": 1})).await;
     assert_eq!(socket.expect("ack").await["seq"], 1);
-    let mut again = by_ticket(&desk).await;
+    let mut again = by_ticket(&signed_in).await;
     again.update("memory", 1, json!({"k": 2})).await;
     again.expect("ack").await;
-    assert_eq!(desk.get("memory").await.data(), json!({"k": 2}));
+    assert_eq!(signed_in.get("memory").await.data(), json!({"k": 2}));
 }
 
 #[tokio::test]
@@ -121,16 +122,16 @@ async fn sockets_of_a_removed_member_are_closed_at_once() {
     let made = Call::post("/api/v5/sessions").bearer(&token).value(&json!({"name": "there"}));
     let path =
         format!("/api/v5/sessions/{}", call(address, made).await.data()["id"].as_str().unwrap());
-    let desk = SignedInSession { server: address, token, path };
+    let signed_in = SignedInSession { server: address, token, path };
     let program = json!({"name": "ci", "scopes": ["read", "write"]});
-    let program = desk.call(Call::post("/api/v5/auth/tokens").value(&program)).await.data();
+    let program = signed_in.call(Call::post("/api/v5/auth/tokens").value(&program)).await.data();
     let program = program["token"].as_str().unwrap().to_owned();
 
-    let (mut by_token, _) = Socket::open(&desk, "token").await;
-    let mut by_ticket = by_ticket(&desk).await;
-    let mut by_program = Asking::of(&desk).bearer(&program).open().await;
+    let (mut by_token, _) = Socket::open(&signed_in, "token").await;
+    let mut by_ticket = by_ticket(&signed_in).await;
+    let mut by_program = Asking::of(&signed_in).bearer(&program).open().await;
     by_program.expect("restore").await;
-    let (mut writes, _) = Socket::open(&desk, "writes").await;
+    let (mut writes, _) = Socket::open(&signed_in, "writes").await;
     let id = there["user"]["id"].as_str().unwrap();
     let remove = Call::delete(&format!("/api/v5/tenant/members/{id}")).bearer(&owner.token);
     let removed_at = std::time::Instant::now();
@@ -145,14 +146,14 @@ async fn sockets_of_a_removed_member_are_closed_at_once() {
 #[tokio::test]
 async fn socket_of_a_revoked_personal_token_is_closed_at_once() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
     let program = json!({"name": "ci", "scopes": ["read", "write"]});
-    let program = desk.call(Call::post("/api/v5/auth/tokens").value(&program)).await.data();
-    let mut socket = Asking::of(&desk).bearer(program["token"].as_str().unwrap()).open().await;
+    let program = signed_in.call(Call::post("/api/v5/auth/tokens").value(&program)).await.data();
+    let mut socket = Asking::of(&signed_in).bearer(program["token"].as_str().unwrap()).open().await;
     socket.expect("restore").await;
     let revoked_at = std::time::Instant::now();
     let path = format!("/api/v5/auth/tokens/{}", program["id"].as_str().unwrap());
-    assert_eq!(desk.call(Call::delete(&path)).await.status, 204);
+    assert_eq!(signed_in.call(Call::delete(&path)).await.status, 204);
     assert_eq!(socket.closed().await, 4401);
     assert!(revoked_at.elapsed() < Duration::from_secs(10), "{:?}", revoked_at.elapsed());
 }
@@ -160,14 +161,15 @@ async fn socket_of_a_revoked_personal_token_is_closed_at_once() {
 #[tokio::test]
 async fn sockets_of_other_logins_are_closed_at_once_when_all_are_revoked() {
     let server = Running::start(&[]).await;
-    let desk = SignedInSession::new(&server, "ada@example.org").await;
+    let signed_in = SignedInSession::new(&server, "ada@example.org").await;
     let other = Device::login(server.address, "ada@example.org").await;
-    let elsewhere = SignedInSession { token: other.token, path: desk.path.clone(), ..desk };
-    let (mut stays, _) = Socket::open(&desk, "stays").await;
+    let elsewhere =
+        SignedInSession { token: other.token, path: signed_in.path.clone(), ..signed_in };
+    let (mut stays, _) = Socket::open(&signed_in, "stays").await;
     let (mut by_token, _) = Socket::open(&elsewhere, "token").await;
     let mut by_ticket = by_ticket(&elsewhere).await;
     let revoked_at = std::time::Instant::now();
-    let ended = desk.call(Call::delete("/api/v5/auth/sessions")).await.data();
+    let ended = signed_in.call(Call::delete("/api/v5/auth/sessions")).await.data();
     assert_eq!(ended["ended"], 1);
     for socket in [&mut by_token, &mut by_ticket] {
         assert_eq!(socket.closed().await, 4401);

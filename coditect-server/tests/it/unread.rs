@@ -34,16 +34,16 @@ const MAX_GROWTH_BYTES: usize = 96 << 20;
 
 async fn started(folder: &Folder) -> (Process, SignedInSession) {
     let process = Process::start(on(folder.path(), &["--log-level", "warn"])).await;
-    let desk = SignedInSession::at(process.address, "ada@example.org").await;
-    (process, desk)
+    let signed_in = SignedInSession::at(process.address, "ada@example.org").await;
+    (process, signed_in)
 }
 
 /// Fills the session's memory.
-async fn fill(desk: &SignedInSession) {
+async fn fill(signed_in: &SignedInSession) {
     let value = Value::from("x".repeat(79_000));
     for front in 0..10 {
         let keys = (0..10).map(|key| (format!("k{front}{key}"), value.clone()));
-        let saved = desk.patch("memory", &Value::Object(keys.collect())).await;
+        let saved = signed_in.patch("memory", &Value::Object(keys.collect())).await;
         assert_eq!(saved.status, 200);
     }
 }
@@ -56,37 +56,37 @@ async fn assert_bounded(process: &Process, before: usize) {
 }
 
 /// Opens a connection that reads nothing.
-async fn deaf(desk: &SignedInSession) -> TcpStream {
+async fn deaf(signed_in: &SignedInSession) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
-    socket.connect(desk.server).await.unwrap()
+    socket.connect(signed_in.server).await.unwrap()
 }
 
 #[tokio::test]
 async fn readers_of_a_large_memory_share_it() {
     let folder = Folder::new();
-    let (process, desk) = started(&folder).await;
-    fill(&desk).await;
+    let (process, signed_in) = started(&folder).await;
+    fill(&signed_in).await;
     let before = process.peak_memory();
     let mut streams = Vec::new();
     for path in ["memory", "restore"].repeat(12) {
-        let mut stream = deaf(&desk).await;
+        let mut stream = deaf(&signed_in).await;
         let head = format!(
             "GET {} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n",
-            desk.part(path),
-            desk.token
+            signed_in.part(path),
+            signed_in.token
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         streams.push(stream);
     }
     for number in 0..12 {
-        let mut stream = deaf(&desk).await;
+        let mut stream = deaf(&signed_in).await;
         let head = format!(
             "GET {}?client=c{number} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\
              Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            desk.part("ws"),
-            desk.token
+            signed_in.part("ws"),
+            signed_in.token
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         streams.push(stream);
@@ -94,11 +94,11 @@ async fn readers_of_a_large_memory_share_it() {
     sleep(Duration::from_secs(3)).await;
     assert_bounded(&process, before).await;
     // A client that reads gets the whole response.
-    let whole = desk.get("memory").await;
+    let whole = signed_in.get("memory").await;
     assert!(whole.body.len() > MEMORY_BYTES && whole.data().as_object().unwrap().len() == 100);
-    let restored = desk.get("restore").await.data();
+    let restored = signed_in.get("restore").await.data();
     assert_eq!(restored["session_memory"].as_object().unwrap().len(), 100);
-    let (_socket, restored) = Socket::open(&desk, "reader").await;
+    let (_socket, restored) = Socket::open(&signed_in, "reader").await;
     assert_eq!(restored["data"]["session_memory"].as_object().unwrap().len(), 100);
     drop(streams);
     process.terminate().await;
@@ -107,10 +107,10 @@ async fn readers_of_a_large_memory_share_it() {
 #[tokio::test]
 async fn streams_of_one_http2_connection_are_bounded_together() {
     let folder = Folder::new();
-    let (process, desk) = started(&folder).await;
-    fill(&desk).await;
+    let (process, signed_in) = started(&folder).await;
+    fill(&signed_in).await;
     let before = process.peak_memory();
-    let address = desk.server;
+    let address = signed_in.server;
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(1)
@@ -119,8 +119,8 @@ async fn streams_of_one_http2_connection_are_bounded_together() {
         .unwrap();
     let connection = tokio::spawn(connection);
     let requests = (0..120).map(|_| {
-        let request = Request::get(format!("http://{address}{}", desk.part("memory")))
-            .header("authorization", format!("Bearer {}", desk.token));
+        let request = Request::get(format!("http://{address}{}", signed_in.part("memory")))
+            .header("authorization", format!("Bearer {}", signed_in.token));
         sender.send_request(request.body(Empty::<Bytes>::new()).unwrap())
     });
     let responses = futures_util::future::join_all(requests).await;
@@ -173,17 +173,17 @@ async fn responses_beyond_the_share_of_a_user_are_refused_until_earlier_ones_are
     let folder = Folder::new();
     let flags = ["--log-level", "warn", "--max-unread-responses", "160MiB"];
     let process = Process::start(on(folder.path(), &flags)).await;
-    let desk = SignedInSession::at(process.address, "ada@example.org").await;
-    let made = desk.call(Call::post("/api/v5/sessions").value(&json!({"name": "more"}))).await;
+    let signed_in = SignedInSession::at(process.address, "ada@example.org").await;
+    let made = signed_in.call(Call::post("/api/v5/sessions").value(&json!({"name": "more"}))).await;
     let path = format!("/api/v5/sessions/{}", made.data()["id"].as_str().unwrap());
-    let more = SignedInSession { path, token: desk.token.clone(), server: desk.server };
-    fill(&desk).await;
+    let more = SignedInSession { path, token: signed_in.token.clone(), server: signed_in.server };
+    fill(&signed_in).await;
     fill(&more).await;
-    let mut stream = deaf(&desk).await;
+    let mut stream = deaf(&signed_in).await;
     let head = format!(
         "GET {} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n",
-        desk.part("memory"),
-        desk.token
+        signed_in.part("memory"),
+        signed_in.token
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     sleep(Duration::from_secs(2)).await;
@@ -228,9 +228,9 @@ type PendingBody = StreamBody<Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Inf
 #[tokio::test]
 async fn request_bodies_of_one_http2_connection_are_bounded_together() {
     let folder = Folder::new();
-    let (process, desk) = started(&folder).await;
+    let (process, signed_in) = started(&folder).await;
     let before = process.peak_memory();
-    let (mut sender, connection) = http2(desk.server).await;
+    let (mut sender, connection) = http2(signed_in.server).await;
     // 120 bodies of 800 kB whose ends do not come, of each kind of route that has one in memory.
     let routes =
         [("PATCH", "memory"), ("PUT", "drafts/a.txt"), ("PUT", "files/b"), ("PUT", "state/c")];
@@ -238,8 +238,8 @@ async fn request_bodies_of_one_http2_connection_are_bounded_together() {
         let (method, part) = routes[number % routes.len()];
         let request = Request::builder()
             .method(method)
-            .uri(format!("http://{}{}", desk.server, desk.part(part)))
-            .header("authorization", format!("Bearer {}", desk.token))
+            .uri(format!("http://{}{}", signed_in.server, signed_in.part(part)))
+            .header("authorization", format!("Bearer {}", signed_in.token))
             .header("content-type", "application/json");
         sender.send_request(request.body(unfinished(800_000)).unwrap())
     });
@@ -300,7 +300,7 @@ async fn bodies_of_strangers_keep_nobody_from_signing_in() {
 #[tokio::test]
 async fn unfinished_messages_of_a_users_sockets_are_bounded_together() {
     let folder = Folder::new();
-    let (process, desk) = started(&folder).await;
+    let (process, signed_in) = started(&folder).await;
     let before = process.peak_memory();
     // The beginning of a message, which is not the last frame, and its key.
     let mut frame = vec![0x01, 0x80 | 127];
@@ -309,9 +309,10 @@ async fn unfinished_messages_of_a_users_sockets_are_bounded_together() {
     frame.extend(vec![b'x'; 250_000]);
     let mut sockets = Vec::new();
     for session in 0..5 {
-        let made = desk.call(Call::post("/api/v5/sessions").value(&json!({"name": "s"}))).await;
+        let made =
+            signed_in.call(Call::post("/api/v5/sessions").value(&json!({"name": "s"}))).await;
         let path = format!("/api/v5/sessions/{}", made.data()["id"].as_str().unwrap());
-        let at = SignedInSession { server: desk.server, token: desk.token.clone(), path };
+        let at = SignedInSession { server: signed_in.server, token: signed_in.token.clone(), path };
         for number in 0..64 {
             let (mut socket, _) = Socket::open(&at, &format!("c{session}-{number}")).await;
             // Those beyond the share of the user are closed meanwhile.
@@ -327,7 +328,7 @@ async fn unfinished_messages_of_a_users_sockets_are_bounded_together() {
     assert!((100..300).contains(&closed), "{closed}");
     // A user's own sockets work again when those are gone.
     drop(sockets);
-    let (mut socket, _) = Socket::open(&desk, "again").await;
+    let (mut socket, _) = Socket::open(&signed_in, "again").await;
     socket.update("memory", 1, json!({"k": "x".repeat(90_000)})).await;
     assert_eq!(socket.expect("ack").await["seq"], 1);
     process.terminate().await;

@@ -32,14 +32,14 @@ async fn started(folder: &Folder, offset: Option<&str>) -> Process {
 }
 
 /// Creates something of each kind, and returns the paths that show it.
-async fn fill(desk: &SignedInSession) -> Vec<String> {
-    let file = Call::put(&desk.part("files/a.txt")).body(b"work".to_vec());
-    assert_eq!(desk.call(file).await.status, 201);
-    assert_eq!(desk.put("drafts/a.txt", &json!({"content": "unsaved"})).await.status, 200);
-    assert_eq!(desk.patch("memory", &json!({"k": 1})).await.status, 200);
-    assert_eq!(desk.keep("layout", b"bytes").await.status, 200);
+async fn fill(signed_in: &SignedInSession) -> Vec<String> {
+    let file = Call::put(&signed_in.part("files/a.txt")).body(b"work".to_vec());
+    assert_eq!(signed_in.call(file).await.status, 201);
+    assert_eq!(signed_in.put("drafts/a.txt", &json!({"content": "unsaved"})).await.status, 200);
+    assert_eq!(signed_in.patch("memory", &json!({"k": 1})).await.status, 200);
+    assert_eq!(signed_in.keep("layout", b"bytes").await.status, 200);
     let post = async |path: &str, body: Value| {
-        let made = desk.call(Call::post(path).value(&body)).await;
+        let made = signed_in.call(Call::post(path).value(&body)).await;
         assert_eq!(made.status, 201, "{path}: {}", made.json());
         made.data()
     };
@@ -51,16 +51,16 @@ async fn fill(desk: &SignedInSession) -> Vec<String> {
     let days = json!({"name": "ci", "scopes": ["read"], "expires_in_days": 30});
     post("/api/v5/auth/tokens", days).await;
     let parts = ["", "files", "files/a.txt", "drafts", "memory", "state", "state/layout"];
-    let mut paths: Vec<String> = parts.iter().map(|part| desk.part(part)).collect();
+    let mut paths: Vec<String> = parts.iter().map(|part| signed_in.part(part)).collect();
     paths.extend([format!("{talk}/messages"), talk]);
     paths.extend(["agents", "tenant/invitations", "auth/tokens"].map(|it| format!("/api/v5/{it}")));
     paths
 }
 
-async fn shown(desk: &SignedInSession, paths: &[String]) -> Vec<(String, Vec<u8>)> {
+async fn shown(signed_in: &SignedInSession, paths: &[String]) -> Vec<(String, Vec<u8>)> {
     let mut shown = Vec::new();
     for path in paths {
-        let answer = desk.call(Call::get(path)).await;
+        let answer = signed_in.call(Call::get(path)).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.json());
         shown.push((path.clone(), answer.body.clone()));
     }
@@ -79,9 +79,9 @@ async fn reset_token(folder: &Folder) -> String {
 async fn start_with_a_clock_years_ahead_removes_nothing_and_blocks_no_login() {
     let folder = Folder::new();
     let process = started(&folder, None).await;
-    let desk = SignedInSession::at(process.address, EMAIL).await;
-    let paths = fill(&desk).await;
-    let before = shown(&desk, &paths).await;
+    let signed_in = SignedInSession::at(process.address, EMAIL).await;
+    let paths = fill(&signed_in).await;
+    let before = shown(&signed_in, &paths).await;
     let device = Device::login(process.address, EMAIL).await;
     let reset = reset_token(&folder).await;
     process.terminate().await;
@@ -101,12 +101,15 @@ async fn start_with_a_clock_years_ahead_removes_nothing_and_blocks_no_login() {
     let process = started(&folder, None).await;
     sleep(SEVERAL_SWEEPS).await;
     let device = device.refreshed(process.address).await;
-    let desk =
-        SignedInSession { server: process.address, token: device.token.clone(), path: desk.path };
-    let after = shown(&desk, &paths).await;
+    let signed_in = SignedInSession {
+        server: process.address,
+        token: device.token.clone(),
+        path: signed_in.path,
+    };
+    let after = shown(&signed_in, &paths).await;
     for ((path, before), (_, after)) in before.iter().zip(&after) {
         // The time of the last use, and the login that is the present one, are others.
-        if !path.ends_with("/auth/tokens") && *path != desk.path {
+        if !path.ends_with("/auth/tokens") && *path != signed_in.path {
             assert_eq!(String::from_utf8_lossy(before), String::from_utf8_lossy(after), "{path}");
         }
     }

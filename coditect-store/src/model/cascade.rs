@@ -31,7 +31,7 @@ use crate::{
     engine::{KeySelector, RangeQuery},
     entity::EntitySchema,
     keyspace::{Global, KeyPart, KeyRange},
-    records::{TenantTransaction, Transaction, blob, clear},
+    records::{Transaction, blob, clear},
 };
 
 /// Maximum number of records that one transaction deletes.
@@ -122,34 +122,6 @@ impl Transaction {
         let deletion = Deletion { tenant_id, of, requested_at };
         self.insert(&deletion).await?;
         Ok(deletion)
-    }
-}
-
-impl TenantTransaction {
-    /// As [`Transaction::delete_session`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub async fn delete_session(
-        &self,
-        session: SessionId,
-        now: DateTime<Utc>,
-    ) -> Result<Option<Deletion>> {
-        self.tx.delete_session(self.tenant, session, now).await
-    }
-
-    /// As [`Transaction::delete_conversation`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub async fn delete_conversation(
-        &self,
-        conversation: ConversationId,
-        now: DateTime<Utc>,
-    ) -> Result<Option<Deletion>> {
-        self.tx.delete_conversation(self.tenant, conversation, now).await
     }
 }
 

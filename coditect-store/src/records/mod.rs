@@ -27,7 +27,6 @@ mod retire;
 mod revision;
 mod scan;
 mod stream;
-mod tenant;
 mod verify;
 mod walk;
 
@@ -59,7 +58,6 @@ pub use revision::{Revision, Versioned};
 use scan::Source;
 pub use scan::{MAX_PAGE_BYTES, MAX_PAGE_EXAMINED, MAX_PAGE_RECORDS, Page, Scan, Stopped};
 pub use stream::{AppendHandle, Event};
-pub use tenant::TenantTransaction;
 pub use verify::{Fault, Finding, Report, Verification};
 
 use crate::{

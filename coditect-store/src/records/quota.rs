@@ -29,7 +29,7 @@
 
 use std::sync::{PoisonError, atomic::Ordering};
 
-use super::{TenantTransaction, Transaction};
+use super::Transaction;
 use crate::{
     Error, ErrorKind, Result,
     engine::AtomicOp,
@@ -182,35 +182,6 @@ impl Transaction {
 
     fn counter_key(&self, tenant: TenantId, counter: Counter) -> Vec<u8> {
         COUNTERS.key(self.root(), tenant, &counter.name().to_owned())
-    }
-}
-
-impl TenantTransaction {
-    /// As [`Transaction::counter`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub async fn counter(&self, counter: Counter) -> Result<i64> {
-        self.tx.counter(self.tenant, counter).await
-    }
-
-    /// As [`Transaction::charge`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub async fn charge(&self, counter: Counter, amount: i64, limit: i64) -> Result<()> {
-        self.tx.charge(self.tenant, counter, amount, limit).await
-    }
-
-    /// As [`Transaction::release`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn release(&self, counter: Counter, amount: i64) -> Result<()> {
-        self.tx.release(self.tenant, counter, amount)
     }
 }
 

@@ -175,6 +175,7 @@ async fn every_look_up_of_the_models_keeps_its_budget() {
     let (of, now) = (samples::tenant().id, Clock::system().now());
     let (session, user) = (samples::session().id, samples::user().id);
     let state = || EditorState::default();
+    let quota = &StateQuota::default();
     let opened = &Session { id: SessionId::new(), ..samples::session() };
     let begun = &Conversation { id: ConversationId::new(), ..samples::conversation() };
     let said = &Message { id: MessageId::new(), ..samples::message() };
@@ -197,17 +198,25 @@ async fn every_look_up_of_the_models_keeps_its_budget() {
             tx.find(&AuthSession::BY_FAMILY, Global, samples::auth_session().token_family).await;
         "Session::insert": (3, 2), |tx| opened.insert(&tx, 100).await;
         "SessionState::save": (3, 2), |tx| SessionState::save(&tx, of, session, state(), now).await;
-        "SessionState::load": (1, 1), |tx| SessionState::load(&tx, &samples::session(), StatePart::Editor).await;
+        "SessionState::load": (1, 1), |tx|
+            SessionState::load(&tx, &samples::session(), StatePart::Editor).await;
         "SessionState::all": (1, 1), |tx| SessionState::all(&tx, of, session).await;
-        "SessionMemory::save": (4, 2), |tx| samples::session_memory().save(&tx, &StateQuota::default()).await;
+        "SessionMemory::save": (4, 2), |tx|
+            samples::session_memory().save(&tx, &StateQuota::default()).await;
         "Conversation::insert": (3, 2), |tx| begun.insert(&tx).await;
         "Message::insert": (4, 3), |tx| said.insert(&tx, 1_000_000).await;
-        "memory of a session": (1, 1), |tx| tx.list_keys::<SessionMemory>(of, (session,)).page(50, None).await;
-        "ClientState::save": (6, 3), |tx| ClientState::save(&tx, (of, session), ("theia.layout", vec![1]), &StateQuota::default(), now).await;
-        "ClientState::newest": (1, 1), |tx| ClientState::newest(&tx, of, session, "theia.layout").await;
-        "ClientState::keys, one key": (3, 3), |tx| ClientState::keys(&tx, of, session, None, 50).await;
-        "ClientState::discard, one version": (2, 2), |tx| ClientState::discard(&tx, of, session, "theia.layout").await;
-        "conversations of a user": (2, 2), |tx| tx.scan(&Conversation::BY_USER, of, user).page(50, None).await;
+        "memory of a session": (1, 1), |tx|
+            tx.list_keys::<SessionMemory>(of, (session,)).page(50, None).await;
+        "ClientState::save": (6, 3), |tx|
+            ClientState::save(&tx, (of, session), ("theia.layout", vec![1]), quota, now).await;
+        "ClientState::newest": (1, 1), |tx|
+            ClientState::newest(&tx, of, session, "theia.layout").await;
+        "ClientState::keys, one key": (3, 3), |tx|
+            ClientState::keys(&tx, of, session, None, 50).await;
+        "ClientState::discard, one version": (2, 2), |tx|
+            ClientState::discard(&tx, of, session, "theia.layout").await;
+        "conversations of a user": (2, 2), |tx|
+            tx.scan(&Conversation::BY_USER, of, user).page(50, None).await;
         "settings of the tenant": (1, 1), |tx| tx.list::<Setting>(of).page(50, None).await;
         "File::at": (2, 2), |tx| File::at(&tx, of, home, "a").await;
         "File::content": (1, 1), |tx| file.content(&tx, 1).await;

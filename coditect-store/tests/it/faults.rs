@@ -217,14 +217,16 @@ fn works(common: &Arc<Common>) -> Vec<(&'static str, Work)> {
         "amend": |tx, it| tx.update_event(it.position, &it.said).await;
         "take_out": |tx, it| {
             tx.release(of, Counter::BYTES, it.said.counted_bytes()).unwrap();
-            tx.remove_event::<Message>(samples::tenant().id, samples::conversation().id, it.position).await
+            let conversation = samples::conversation().id;
+            tx.remove_event::<Message>(samples::tenant().id, conversation, it.position).await
         };
         "charge": |tx, _it| tx.charge(of, TRIED, 1, 1_000).await;
         "Session::insert": |tx, it| it.opened.insert(&tx, 100).await;
         "SessionState::save": |tx, _it| {
             SessionState::save(&tx, of, session, EditorState::default(), now()).await
         };
-        "SessionMemory::save": |tx, _it| samples::session_memory().save(&tx, &StateQuota::default()).await;
+        "SessionMemory::save": |tx, _it|
+            samples::session_memory().save(&tx, &StateQuota::default()).await;
         "Conversation::insert": |tx, it| it.begun.insert(&tx).await;
         "Message::insert": |tx, it| it.said.insert(&tx, 1_000_000).await;
         "ClientState::save": |tx, _it| {

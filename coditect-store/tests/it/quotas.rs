@@ -50,16 +50,16 @@ async fn a_counter_is_charged_up_to_its_limit_and_released() {
 async fn rejected_charge_adds_nothing_and_the_transaction_continues() {
     let store = store().await;
     let tx = store.begin();
-    let own = tx.tenant(tenant(1));
-    own.charge(FILES, 3, 10).await.unwrap();
-    assert_eq!(own.counter(FILES).await.unwrap(), 3, "it sees its own");
+    let own = tenant(1);
+    tx.charge(own, FILES, 3, 10).await.unwrap();
+    assert_eq!(tx.counter(own, FILES).await.unwrap(), 3, "it sees its own");
     for amount in [8, i64::MAX] {
-        let error = own.charge(FILES, amount, 10).await.unwrap_err();
+        let error = tx.charge(own, FILES, amount, 10).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::QuotaExceeded("files"));
     }
-    assert_eq!(own.charge(FILES, -1, 10).await.unwrap_err().kind(), ErrorKind::Invalid);
-    assert_eq!(own.release(FILES, i64::MIN).unwrap_err().kind(), ErrorKind::Invalid);
-    own.charge(FILES, 7, 10).await.unwrap();
+    assert_eq!(tx.charge(own, FILES, -1, 10).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(tx.release(own, FILES, i64::MIN).unwrap_err().kind(), ErrorKind::Invalid);
+    tx.charge(own, FILES, 7, 10).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(count(&store).await, 10);
 }

@@ -371,7 +371,10 @@ proptest! {
             // Exactly one of the issued tokens is live, or none after the end.
             let live = tokens
                 .iter()
-                .filter(|token| ask(&session, &PresentedToken::new(token, [0xee; 32]), now) == Decision::Rotate)
+                .filter(|token| {
+                    let presented = PresentedToken::new(token, [0xee; 32]);
+                    ask(&session, &presented, now) == Decision::Rotate
+                })
                 .count();
             let over = session.revocation.is_some() || now >= session.expires_at();
             prop_assert_eq!(live, usize::from(!over));
@@ -388,7 +391,9 @@ proptest! {
             passed += pause;
             let before = ask(&unconfirmed(), &presented(0, FIRST), after(passed * 1_000));
             prop_assert_eq!(before, Decision::ReplayWithinGrace);
-            let expected = if passed <= 10 { Decision::ReplayWithinGrace } else { Decision::Reused };
+            let is_within_grace = passed <= 10;
+            let expected =
+                if is_within_grace { Decision::ReplayWithinGrace } else { Decision::Reused };
             prop_assert_eq!(ask(&session, &presented(0, FIRST), after(passed)), expected);
         }
     }

@@ -50,7 +50,10 @@ export class Client {
         me: () => this.#data('GET', '/auth/me'),
         changePassword: (current_password, new_password) => this.#data('PUT', '/auth/password', { json: { current_password, new_password } }),
         requestPasswordReset: (email) => this.#data('POST', '/auth/password-reset', { json: { email }, signed_in: false }),
-        confirmPasswordReset: (token, new_password) => this.#data('POST', '/auth/password-reset/confirm', { json: { token, new_password }, signed_in: false }),
+        confirmPasswordReset: (token, new_password) => this.#data('POST', '/auth/password-reset/confirm', {
+            json: { token, new_password },
+            signed_in: false,
+        }),
         ticket: () => this.#data('POST', '/auth/tickets'),
     };
     devices = {
@@ -114,7 +117,11 @@ export class Client {
         read: (id, file, version) => this.#bytes(path `/sessions/${id}/files/${file}`, version === undefined ? undefined : { version }),
         versions: (id, file) => this.#data('GET', path `/sessions/${id}/files/${file}`, { query: { versions: '' } }),
         write: (id, file, content, expecting) => {
-            const options = { body: content, if_match: null, current: (answer) => answer.arrayBuffer() };
+            const options = {
+                body: content,
+                if_match: null,
+                current: (answer) => answer.arrayBuffer(),
+            };
             if (expecting === 'absent')
                 options.headers = { 'If-None-Match': '*' };
             else if (expecting !== 'anything')
@@ -139,7 +146,11 @@ export class Client {
                 return absent(error, null);
             }
         },
-        save: (id, file, draft, keepalive = false) => this.#data('PUT', path `/sessions/${id}/drafts/${file}`, { json: draft, if_match: null, keepalive }),
+        save: (id, file, draft, keepalive = false) => this.#data('PUT', path `/sessions/${id}/drafts/${file}`, {
+            json: draft,
+            if_match: null,
+            keepalive,
+        }),
         delete: async (id, file) => {
             try {
                 await this.#data('DELETE', path `/sessions/${id}/drafts/${file}`, { if_match: null });

@@ -11,7 +11,7 @@ export function browser() {
             addEventListener('storage', heard);
             return () => removeEventListener('storage', heard);
         },
-        channel: (name) => (typeof BroadcastChannel === 'undefined' ? null : new BroadcastChannel(name)),
+        channel: (name) => typeof BroadcastChannel === 'undefined' ? null : new BroadcastChannel(name),
         lock: locks === undefined ? null : async (name, work) => locks.request(name, work),
         onWake: (listener) => {
             const seen = () => {
@@ -64,7 +64,8 @@ export function backoff(attempt, random, first_ms = 250, most_ms = 20_000) {
 function id() {
     const bytes = crypto.getRandomValues(new Uint8Array(16));
     const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
-    return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-4${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20)}`;
+    const [low, middle, end] = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(20)];
+    return `${low}-${middle}-4${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${end}`;
 }
 function guarded(open) {
     const memory = new Map();

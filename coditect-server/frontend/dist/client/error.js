@@ -18,7 +18,12 @@ export class ConflictError extends ApiError {
     current;
     constructor(refusal, current) {
         const { code, message, fields } = refusal;
-        super(refusal.status, { code, message, fields: [...fields], request_id: refusal.request_id ?? '' });
+        super(refusal.status, {
+            code,
+            message,
+            fields: [...fields],
+            request_id: refusal.request_id ?? '',
+        });
         this.name = 'ConflictError';
         this.current = current;
     }

@@ -34,7 +34,13 @@ export class Http {
             headers['If-Match'] = if_match;
         if (method === 'POST')
             headers['Idempotency-Key'] ??= this.env.id();
-        const init = { method, headers, cache: 'no-store', credentials: 'omit', redirect: 'error' };
+        const init = {
+            method,
+            headers,
+            cache: 'no-store',
+            credentials: 'omit',
+            redirect: 'error',
+        };
         if (options.json !== undefined) {
             headers['Content-Type'] = 'application/json';
             init.body = JSON.stringify(options.json);
@@ -101,7 +107,9 @@ export class Http {
             return null;
         const { code, retry_after } = await this.#refusal(answer.clone());
         const is_retried = NOT_BEGUN.has(code) || (answer.status === 503 && is_repeatable);
-        return is_retried && retry_after !== null && retry_after <= MAX_RETRY_AFTER ? retry_after : null;
+        return is_retried && retry_after !== null && retry_after <= MAX_RETRY_AFTER
+            ? retry_after
+            : null;
     }
     async #current(path, options) {
         const read = options.current ?? (async (answer) => (await this.#read(answer)).data);
@@ -154,7 +162,10 @@ export class Http {
             return JSON.parse(text);
         }
         catch {
-            throw new ApiError(answer.status, { code: 'INVALID_ANSWER', message: 'The response is not JSON.' });
+            throw new ApiError(answer.status, {
+                code: 'INVALID_ANSWER',
+                message: 'The response is not JSON.',
+            });
         }
     }
 }

@@ -130,7 +130,12 @@ export class Login {
     }
     #hold(login, tokens) {
         const life_ms = tokens.expires_in * 1_000;
-        this.#access = { login, token: tokens.token, life_ms, expires_at_ms: this.#env.now() + life_ms };
+        this.#access = {
+            login,
+            token: tokens.token,
+            life_ms,
+            expires_at_ms: this.#env.now() + life_ms,
+        };
         this.#post({ type: 'access', login, token: tokens.token, life_ms, left_ms: life_ms });
     }
     #current() {

@@ -55,7 +55,8 @@ export function isSame(a, b) {
     if (!isObject(a) || !isObject(b))
         return false;
     const names = Object.keys(a);
-    return names.length === Object.keys(b).length && names.every((name) => isSame(own(a, name), own(b, name)));
+    return (names.length === Object.keys(b).length &&
+        names.every((name) => isSame(own(a, name), own(b, name))));
 }
 export function isObject(value) {
     return typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -64,5 +65,10 @@ function own(object, name) {
     return Object.hasOwn(object, name) ? object[name] : undefined;
 }
 function put(object, name, value) {
-    Object.defineProperty(object, name, { value, writable: true, enumerable: true, configurable: true });
+    Object.defineProperty(object, name, {
+        value,
+        writable: true,
+        enumerable: true,
+        configurable: true,
+    });
 }

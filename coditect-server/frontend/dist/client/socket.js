@@ -94,7 +94,8 @@ export class SessionSocket {
         if (round !== this.#round)
             return;
         const { origin, WebSocket } = this.#client.env;
-        const url = `${origin.replace(/^http/, 'ws')}/api/v5${path `/sessions/${this.#session}/ws`}?client=${this.#id}`;
+        const session = path `/sessions/${this.#session}/ws`;
+        const url = `${origin.replace(/^http/, 'ws')}/api/v5${session}?client=${this.#id}`;
         const socket = new WebSocket(url, [PROTOCOL, `ticket.${ticket}`]);
         let is_restored = false;
         this.#socket = socket;
@@ -298,7 +299,11 @@ export class SessionSocket {
     #keep() {
         if (this.#state.is === 'ended')
             return;
-        const kept = { client: this.#id, numbered_by: this.#numbered_by, updates: this.#outbox.updates() };
+        const kept = {
+            client: this.#id,
+            numbered_by: this.#numbered_by,
+            updates: this.#outbox.updates(),
+        };
         this.#client.env.own.setItem(this.#key, JSON.stringify(kept));
     }
 }

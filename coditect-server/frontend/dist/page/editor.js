@@ -74,7 +74,8 @@ export class EditorPanel {
     async close(path) {
         const file = this.#panes.get(path)?.file;
         if (file?.is_dirty) {
-            const text = `${base(path)} has unsaved changes. They are kept as a draft and offered when you open the file again.`;
+            const kept = 'They are kept as a draft and offered when you open the file again.';
+            const text = `${base(path)} has unsaved changes. ${kept}`;
             if (!(await confirm({ title: 'Close without saving?', text, action: 'Close' })))
                 return;
             await file.keepDraft();
@@ -114,7 +115,8 @@ export class EditorPanel {
         this.follow('here');
     }
     unsaved(root) {
-        return [...this.#panes].filter(([path, { file }]) => isWithin(path, root) && file.is_dirty).length;
+        return [...this.#panes].filter(([path, { file }]) => isWithin(path, root) && file.is_dirty)
+            .length;
     }
     async save() {
         const pane = this.#pane();
@@ -264,7 +266,10 @@ export class EditorPanel {
         if (!pane?.is_placed || !pane.file.content)
             return;
         const { area } = pane;
-        const [start, end] = [position(area.value, area.selectionStart), position(area.value, area.selectionEnd)];
+        const [start, end] = [
+            position(area.value, area.selectionStart),
+            position(area.value, area.selectionEnd),
+        ];
         const [anchor, active] = area.selectionDirection === 'backward' ? [end, start] : [start, end];
         const selections = area.selectionStart === area.selectionEnd ? [] : [{ anchor, active }];
         const top = Math.max(0, Math.round(area.scrollTop / lineHeight(area)));
@@ -278,7 +283,10 @@ export class EditorPanel {
     #saved(pane) {
         pane.seen = pane.file.etag;
         const { etag } = pane.file;
-        this.#desk.changeTab(pane.file.path, (tab) => ({ ...tab, view_state: { ...viewOf(tab), etag } }));
+        this.#desk.changeTab(pane.file.path, (tab) => ({
+            ...tab,
+            view_state: { ...viewOf(tab), etag },
+        }));
     }
     async #resolve(pane, { current }) {
         const { file } = pane;
@@ -313,7 +321,8 @@ export class EditorPanel {
         if (why !== null)
             this.#bar.append(h('p', { class: 'note' }, why, file.content?.is === 'bytes' && button('Download', () => this.#download(file))));
         if (file.is_overtaken)
-            this.#bar.append(h('p', { class: 'note' }, 'This file was changed elsewhere while you were typing. Saving lets you compare both versions.'));
+            this.#bar.append(h('p', { class: 'note' }, 'This file was changed elsewhere while you were typing. ' +
+                'Saving lets you compare both versions.'));
         if (file.aside === null)
             return;
         const resume = () => {
@@ -334,7 +343,8 @@ export class EditorPanel {
     #foot(pane) {
         if (!pane?.file.content || pane.file.content.is === 'bytes') {
             this.#place.textContent = '';
-            this.#condition.textContent = pane && !pane.file.content && pane.fault === null ? 'Loading…' : '';
+            this.#condition.textContent =
+                pane && !pane.file.content && pane.fault === null ? 'Loading…' : '';
             return;
         }
         const { area, file } = pane;
@@ -343,7 +353,11 @@ export class EditorPanel {
         const length = area.selectionEnd - area.selectionStart;
         const selected = length === 0 ? '' : `, ${length} selected`;
         this.#place.textContent = `Line ${line + 1}, column ${column + 1}${selected}`;
-        const condition = file.is_dirty ? 'Not saved' : file.content?.is === 'fixed' ? 'Read only' : 'Saved';
+        const condition = file.is_dirty
+            ? 'Not saved'
+            : file.content?.is === 'fixed'
+                ? 'Read only'
+                : 'Saved';
         if (this.#condition.textContent !== condition)
             this.#condition.textContent = condition;
     }

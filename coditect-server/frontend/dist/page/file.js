@@ -24,7 +24,10 @@ export class OpenFile {
     }
     async load() {
         const { client, id } = this.#desk;
-        const [file, drafts] = await Promise.all([client.files.read(id, this.path), client.drafts.list(id)]);
+        const [file, drafts] = await Promise.all([
+            client.files.read(id, this.path),
+            client.drafts.list(id),
+        ]);
         const is_there = drafts.some(({ path }) => path === this.path);
         const draft = is_there ? await client.drafts.get(id, this.path) : null;
         this.#take(decode(file.value), file.etag);

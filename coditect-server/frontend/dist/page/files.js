@@ -57,7 +57,9 @@ export class FilesPanel {
         this.#tree.replaceChildren(...rows.map((row) => this.#row(row, row.entry.path === focusable)));
         this.#tree.hidden = rows.length === 0;
         this.#rest.hidden = rows.length > 0;
-        this.#rest.textContent = this.#read.has('') ? 'No files yet. Create one, or drop files here.' : 'Loading…';
+        this.#rest.textContent = this.#read.has('')
+            ? 'No files yet. Create one, or drop files here.'
+            : 'Loading…';
         for (const action of this.#actions)
             action.disabled = !is_shown;
         if (had_focus)
@@ -75,7 +77,8 @@ export class FilesPanel {
                 const query = path === '' ? {} : { path };
                 const found = await all((paging) => this.#desk.client.files.list(this.#desk.id, { ...query, ...paging }), MOST);
                 if (!found.is_complete)
-                    notice(`Only the first ${found.items.length} entries of ${path || 'the root folder'} are shown.`);
+                    notice(`Only the first ${found.items.length} entries of ` +
+                        `${path || 'the root folder'} are shown.`);
                 this.#read.set(path, found.items);
             }
             catch (error) {
@@ -192,7 +195,9 @@ export class FilesPanel {
         return order.find((entry) => base(entry.path).toLowerCase().startsWith(letter.toLowerCase()));
     }
     #entry(path) {
-        return path === null ? undefined : this.#read.get(parent(path))?.find((entry) => entry.path === path);
+        return path === null
+            ? undefined
+            : this.#read.get(parent(path))?.find((entry) => entry.path === path);
     }
     #directory() {
         const entry = this.#entry(this.#selected);
@@ -280,7 +285,11 @@ export class FilesPanel {
                     if (!(error instanceof ConflictError))
                         throw error;
                     const text = `${path} already exists. Its present content is kept as an older version.`;
-                    const is_sure = await confirm({ title: `Replace ${file.name}?`, text, action: 'Replace' });
+                    const is_sure = await confirm({
+                        title: `Replace ${file.name}?`,
+                        text,
+                        action: 'Replace',
+                    });
                     if (is_sure && error.current)
                         await client.files.write(id, path, file, { etag: error.current.etag });
                 }
@@ -299,7 +308,9 @@ export class FilesPanel {
             await work();
         }
         catch (error) {
-            notice(error instanceof ConflictError ? 'A file or folder with this name already exists.' : explain(error), 'bad');
+            notice(error instanceof ConflictError
+                ? 'A file or folder with this name already exists.'
+                : explain(error), 'bad');
         }
         this.#mark = this.#desk.client.env.id();
         this.#desk.changeLayout({ files: this.#mark, expanded: [...this.#expanded].sort() });
@@ -318,7 +329,9 @@ export class FilesPanel {
             const row = target instanceof Element ? target.closest('.item') : null;
             const path = row?.dataset['path'] ?? '';
             const directory = row === null || row.classList.contains('directory') ? path : parent(path);
-            const shown = directory === '' ? this.element : this.#tree.querySelector(`[data-path="${CSS.escape(directory)}"]`);
+            const shown = directory === ''
+                ? this.element
+                : this.#tree.querySelector(`[data-path="${CSS.escape(directory)}"]`);
             shown?.classList.add('target');
             return directory;
         };

@@ -44,7 +44,10 @@ export function home(client) {
             await act(() => client.sessions.update(session.id, { name }));
     };
     const remove = async (session) => {
-        const text = `“${session.name}” is deleted with its tabs, terminals and drafts${session.workspace_path ? '. The files of its workspace are kept.' : ', and all its files.'}`;
+        const files = session.workspace_path
+            ? '. The files of its workspace are kept.'
+            : ', and all its files.';
+        const text = `“${session.name}” is deleted with its tabs, terminals and drafts${files}`;
         const is_sure = await confirm({ title: 'Delete the session?', text, action: 'Delete' });
         if (is_sure)
             await act(() => client.sessions.delete(session.id));
@@ -56,7 +59,11 @@ export function home(client) {
         }));
     const endOthers = async () => {
         const text = 'You will have to sign in again on every other device.';
-        const is_sure = await confirm({ title: 'Sign out all other devices?', text, action: 'Sign out all others' });
+        const is_sure = await confirm({
+            title: 'Sign out all other devices?',
+            text,
+            action: 'Sign out all others',
+        });
         if (is_sure)
             await act(() => client.devices.revokeOthers());
     };

@@ -90,7 +90,10 @@ export class TerminalPanel {
     #remove(name) {
         this.#change(({ active, terminals }) => {
             const left = Object.fromEntries(Object.entries(terminals).filter(([key]) => key !== name));
-            return { active: active === name ? (Object.keys(left).sort()[0] ?? null) : active, terminals: left };
+            return {
+                active: active === name ? (Object.keys(left).sort()[0] ?? null) : active,
+                terminals: left,
+            };
         });
     }
     async #rename() {
@@ -98,7 +101,12 @@ export class TerminalPanel {
         if (name === null)
             return;
         const value = this.#terminal()?.title ?? '';
-        const title = await askText({ title: 'Title of the terminal', label: 'Title', value, action: 'Set' });
+        const title = await askText({
+            title: 'Title of the terminal',
+            label: 'Title',
+            value,
+            action: 'Set',
+        });
         if (title !== null)
             this.#alter(name, (terminal) => ({ ...terminal, title }));
     }
@@ -128,12 +136,15 @@ export class TerminalPanel {
         event.preventDefault();
         const commands = this.#terminal()?.command_history ?? [];
         this.#back = Math.max(0, Math.min(commands.length, this.#back + step));
-        this.#command.input.value = this.#back === 0 ? '' : (commands[commands.length - this.#back] ?? '');
+        this.#command.input.value =
+            this.#back === 0 ? '' : (commands[commands.length - this.#back] ?? '');
     }
     #alter(name, change) {
         return this.#change((state) => {
             const terminal = state.terminals[name];
-            return terminal ? { ...state, terminals: { ...state.terminals, [name]: change(terminal) } } : state;
+            return terminal
+                ? { ...state, terminals: { ...state.terminals, [name]: change(terminal) } }
+                : state;
         });
     }
     #change(change) {

@@ -101,7 +101,7 @@ export class Workspace {
         const { state, unacknowledged } = socket;
         const kept = unacknowledged === 0
             ? ''
-            : ` ${unacknowledged === 1 ? '1 change is' : `${unacknowledged} changes are`} waiting to be sent.`;
+            : ` ${changes(unacknowledged)} waiting to be sent.`;
         if (state.is === 'open')
             this.#around.connection('Connected', true);
         else if (state.is === 'connecting')
@@ -121,4 +121,7 @@ export class Workspace {
         if (document.querySelector('dialog[open]') === null)
             void this.#editor.save();
     }
+}
+function changes(count) {
+    return count === 1 ? '1 change is' : `${count} changes are`;
 }

@@ -97,7 +97,10 @@ export class Client {
     requestPasswordReset: (email: string): Promise<void> =>
       this.#data('POST', '/auth/password-reset', { json: { email }, signed_in: false }),
     confirmPasswordReset: (token: string, new_password: string): Promise<void> =>
-      this.#data('POST', '/auth/password-reset/confirm', { json: { token, new_password }, signed_in: false }),
+      this.#data('POST', '/auth/password-reset/confirm', {
+        json: { token, new_password },
+        signed_in: false,
+      }),
     ticket: (): Promise<t.Ticket> => this.#data('POST', '/auth/tickets'),
   };
 
@@ -119,7 +122,8 @@ export class Client {
   };
 
   readonly tokens = {
-    list: (query: Paging = {}): Promise<PageOf<t.PersonalToken>> => this.#page('/auth/tokens', query),
+    list: (query: Paging = {}): Promise<PageOf<t.PersonalToken>> =>
+      this.#page('/auth/tokens', query),
     create: (token: t.NewPersonalToken): Promise<t.CreatedPersonalToken> =>
       this.#data('POST', '/auth/tokens', { json: token }),
     revoke: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/auth/tokens/${id}`),
@@ -128,18 +132,23 @@ export class Client {
   readonly tenant = {
     mine: (query: Paging = {}): Promise<PageOf<t.MyTenant>> => this.#page('/auth/tenants', query),
     get: (): Promise<Tagged<t.Tenant>> => this.#tagged('GET', '/tenant'),
-    rename: (name: string): Promise<Tagged<t.Tenant>> => this.#tagged('PATCH', '/tenant', { json: { name } }),
+    rename: (name: string): Promise<Tagged<t.Tenant>> =>
+      this.#tagged('PATCH', '/tenant', { json: { name } }),
     /** Deletes everything in the tenant and signs all users out. */
     delete: (password: string): Promise<void> =>
       this.#data('DELETE', '/tenant', { json: { password }, if_match: null }),
-    members: (query: Paging = {}): Promise<PageOf<t.Member>> => this.#page('/tenant/members', query),
+    members: (query: Paging = {}): Promise<PageOf<t.Member>> =>
+      this.#page('/tenant/members', query),
     changeRole: (user: t.Uuid, role: t.Role): Promise<t.Joined> =>
       this.#data('PATCH', path`/tenant/members/${user}`, { json: { role } }),
-    removeMember: (user: t.Uuid): Promise<void> => this.#data('DELETE', path`/tenant/members/${user}`),
-    invitations: (query: Paging = {}): Promise<PageOf<t.Invitation>> => this.#page('/tenant/invitations', query),
+    removeMember: (user: t.Uuid): Promise<void> =>
+      this.#data('DELETE', path`/tenant/members/${user}`),
+    invitations: (query: Paging = {}): Promise<PageOf<t.Invitation>> =>
+      this.#page('/tenant/invitations', query),
     invite: (email: string, role: t.Role): Promise<t.CreatedInvitation> =>
       this.#data('POST', '/tenant/invitations', { json: { email, role } }),
-    withdrawInvitation: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/tenant/invitations/${id}`),
+    withdrawInvitation: (id: t.Uuid): Promise<void> =>
+      this.#data('DELETE', path`/tenant/invitations/${id}`),
     acceptInvitation: (token: string): Promise<t.Joined> =>
       this.#data('POST', '/auth/invitations/accept', { json: { token } }),
     /** Sessions of all users. Sessions of former members can be transferred or deleted. */
@@ -147,16 +156,19 @@ export class Client {
       this.#page('/tenant/sessions', { ...query }),
     transferSession: (id: t.Uuid, user_id: t.Uuid): Promise<t.TenantSession> =>
       this.#data('POST', path`/tenant/sessions/${id}/transfer`, { json: { user_id } }),
-    deleteSession: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/tenant/sessions/${id}`),
+    deleteSession: (id: t.Uuid): Promise<void> =>
+      this.#data('DELETE', path`/tenant/sessions/${id}`),
     conversations: (query: Paging & t.HoldingsQuery = {}): Promise<PageOf<t.TenantConversation>> =>
       this.#page('/tenant/conversations', { ...query }),
     transferConversation: (id: t.Uuid, user_id: t.Uuid): Promise<t.TenantConversation> =>
       this.#data('POST', path`/tenant/conversations/${id}/transfer`, { json: { user_id } }),
-    deleteConversation: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/tenant/conversations/${id}`),
+    deleteConversation: (id: t.Uuid): Promise<void> =>
+      this.#data('DELETE', path`/tenant/conversations/${id}`),
   };
 
   readonly sessions = {
-    create: (session: t.NewSession): Promise<t.Session> => this.#data('POST', '/sessions', { json: session }),
+    create: (session: t.NewSession): Promise<t.Session> =>
+      this.#data('POST', '/sessions', { json: session }),
     list: (
       query: Paging & { type?: t.SessionType; workspace_path?: string } = {},
     ): Promise<PageOf<t.Session>> => this.#page('/sessions', query),
@@ -167,17 +179,29 @@ export class Client {
     restore: (id: t.Uuid): Promise<t.Restored> => this.#data('GET', path`/sessions/${id}/restore`),
     part: <P extends t.Part>(id: t.Uuid, part: P): Promise<Tagged<t.Parts[P]>> =>
       this.#tagged('GET', path`/sessions/${id}/${part}`),
-    replacePart: <P extends t.Part>(id: t.Uuid, part: P, value: t.Parts[P]): Promise<Tagged<t.Parts[P]>> =>
+    replacePart: <P extends t.Part>(
+      id: t.Uuid,
+      part: P,
+      value: t.Parts[P],
+    ): Promise<Tagged<t.Parts[P]>> =>
       this.#tagged('PUT', path`/sessions/${id}/${part}`, { json: value }),
-    mergePart: <P extends t.Part>(id: t.Uuid, part: P, patch: t.JsonObject): Promise<Tagged<t.Parts[P]>> =>
+    mergePart: <P extends t.Part>(
+      id: t.Uuid,
+      part: P,
+      patch: t.JsonObject,
+    ): Promise<Tagged<t.Parts[P]>> =>
       this.#tagged('PATCH', path`/sessions/${id}/${part}`, { json: patch }),
   };
 
   /** Client state: bytes that a client stores with a session. */
   readonly clientState = {
-    list: (id: t.Uuid): Promise<t.ClientStateKey[]> => this.#data('GET', path`/sessions/${id}/state`),
+    list: (id: t.Uuid): Promise<t.ClientStateKey[]> =>
+      this.#data('GET', path`/sessions/${id}/state`),
     get: (id: t.Uuid, key: string, version?: number): Promise<Tagged<ArrayBuffer>> =>
-      this.#bytes(segment`/sessions/${id}/state/${key}`, version === undefined ? undefined : { version }),
+      this.#bytes(
+        segment`/sessions/${id}/state/${key}`,
+        version === undefined ? undefined : { version },
+      ),
     put: (id: t.Uuid, key: string, content: BodyInit): Promise<Tagged<t.ClientStateVersion>> => {
       const current = (answer: Response) => answer.arrayBuffer();
       return this.#tagged('PUT', segment`/sessions/${id}/state/${key}`, { body: content, current });
@@ -194,7 +218,10 @@ export class Client {
       query: Paging & { path?: string; recursive?: boolean } = {},
     ): Promise<PageOf<t.FileEntry>> => this.#page(path`/sessions/${id}/files`, query),
     read: (id: t.Uuid, file: string, version?: number): Promise<Tagged<ArrayBuffer>> =>
-      this.#bytes(path`/sessions/${id}/files/${file}`, version === undefined ? undefined : { version }),
+      this.#bytes(
+        path`/sessions/${id}/files/${file}`,
+        version === undefined ? undefined : { version },
+      ),
     versions: (id: t.Uuid, file: string): Promise<t.FileVersion[]> =>
       this.#data('GET', path`/sessions/${id}/files/${file}`, { query: { versions: '' } }),
     /** @throws {ConflictError} with the present content, if the precondition does not hold. */
@@ -204,7 +231,11 @@ export class Client {
       content: BodyInit,
       expecting: Expecting,
     ): Promise<Tagged<t.FileEntry>> => {
-      const options: Options = { body: content, if_match: null, current: (answer) => answer.arrayBuffer() };
+      const options: Options = {
+        body: content,
+        if_match: null,
+        current: (answer) => answer.arrayBuffer(),
+      };
       if (expecting === 'absent') options.headers = { 'If-None-Match': '*' };
       else if (expecting !== 'anything') options.if_match = expecting.etag;
       return this.#tagged('PUT', path`/sessions/${id}/files/${file}`, options);
@@ -233,7 +264,11 @@ export class Client {
       }
     },
     save: (id: t.Uuid, file: string, draft: t.NewDraft, keepalive = false): Promise<t.DraftEntry> =>
-      this.#data('PUT', path`/sessions/${id}/drafts/${file}`, { json: draft, if_match: null, keepalive }),
+      this.#data('PUT', path`/sessions/${id}/drafts/${file}`, {
+        json: draft,
+        if_match: null,
+        keepalive,
+      }),
     /** Succeeds also if there was none. */
     delete: async (id: t.Uuid, file: string): Promise<void> => {
       try {
@@ -249,14 +284,17 @@ export class Client {
       this.#data('POST', '/conversations', { json: conversation }),
     list: (query: Paging & { session_id?: t.Uuid } = {}): Promise<PageOf<t.Conversation>> =>
       this.#page('/conversations', query),
-    get: (id: t.Uuid): Promise<Tagged<t.Conversation>> => this.#tagged('GET', path`/conversations/${id}`),
+    get: (id: t.Uuid): Promise<Tagged<t.Conversation>> =>
+      this.#tagged('GET', path`/conversations/${id}`),
     rename: (id: t.Uuid, title: string): Promise<Tagged<t.Conversation>> =>
       this.#tagged('PATCH', path`/conversations/${id}`, { json: { title } }),
     delete: (id: t.Uuid): Promise<void> => this.#data('DELETE', path`/conversations/${id}`),
     createMessage: (id: t.Uuid, message: t.NewMessage): Promise<t.Message> =>
       this.#data('POST', path`/conversations/${id}/messages`, { json: message }),
-    listMessages: (id: t.Uuid, query: Paging & { order?: 'asc' | 'desc' } = {}): Promise<PageOf<t.Message>> =>
-      this.#page(path`/conversations/${id}/messages`, query),
+    listMessages: (
+      id: t.Uuid,
+      query: Paging & { order?: 'asc' | 'desc' } = {},
+    ): Promise<PageOf<t.Message>> => this.#page(path`/conversations/${id}/messages`, query),
   };
 
   readonly agents = {
@@ -279,7 +317,12 @@ export class Client {
   };
 
   audit(
-    query: Paging & { actor?: t.Uuid; action?: string; since?: t.Timestamp; until?: t.Timestamp } = {},
+    query: Paging & {
+      actor?: t.Uuid;
+      action?: string;
+      since?: t.Timestamp;
+      until?: t.Timestamp;
+    } = {},
   ): Promise<PageOf<t.AuditEntry>> {
     return this.#page('/audit', query);
   }
@@ -289,11 +332,19 @@ export class Client {
     return signed_in.user;
   }
 
-  async #data<T>(method: Parameters<Http['request']>[0], path: string, options?: Options): Promise<T> {
+  async #data<T>(
+    method: Parameters<Http['request']>[0],
+    path: string,
+    options?: Options,
+  ): Promise<T> {
     return (await this.#http.request<T>(method, path, options)).data;
   }
 
-  async #tagged<T>(method: Parameters<Http['request']>[0], path: string, options?: Options): Promise<Tagged<T>> {
+  async #tagged<T>(
+    method: Parameters<Http['request']>[0],
+    path: string,
+    options?: Options,
+  ): Promise<Tagged<T>> {
     const answer: Answer<T> = await this.#http.request<T>(method, path, options);
     return { value: answer.data, etag: answer.etag ?? '' };
   }

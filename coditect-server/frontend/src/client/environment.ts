@@ -59,7 +59,8 @@ export function browser(): Environment {
       addEventListener('storage', heard);
       return () => removeEventListener('storage', heard);
     },
-    channel: (name) => (typeof BroadcastChannel === 'undefined' ? null : new BroadcastChannel(name)),
+    channel: (name) =>
+      typeof BroadcastChannel === 'undefined' ? null : new BroadcastChannel(name),
     lock: locks === undefined ? null : async (name, work) => locks.request(name, work),
     onWake: (listener) => {
       const seen = () => {
@@ -110,7 +111,12 @@ export function delay(duration_ms: number, signal?: AbortSignal): Promise<void> 
  * Returns the delay before attempt number `attempt`, from 0: random up to a bound that doubles each
  * time (full jitter), so that clients of a lost server do not reconnect at the same time.
  */
-export function backoff(attempt: number, random: () => number, first_ms = 250, most_ms = 20_000): number {
+export function backoff(
+  attempt: number,
+  random: () => number,
+  first_ms = 250,
+  most_ms = 20_000,
+): number {
   return random() * Math.min(most_ms, first_ms * 2 ** Math.min(attempt, 30));
 }
 
@@ -118,7 +124,8 @@ export function backoff(attempt: number, random: () => number, first_ms = 250, m
 function id(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-4${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20)}`;
+  const [low, middle, end] = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(20)];
+  return `${low}-${middle}-4${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${end}`;
 }
 
 /** Storage that may be forbidden or full; values are then only kept in memory. */

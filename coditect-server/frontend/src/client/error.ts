@@ -44,7 +44,12 @@ export class ConflictError<T = unknown> extends ApiError {
 
   constructor(refusal: ApiError, current: Current<T> | null) {
     const { code, message, fields } = refusal;
-    super(refusal.status, { code, message, fields: [...fields], request_id: refusal.request_id ?? '' });
+    super(refusal.status, {
+      code,
+      message,
+      fields: [...fields],
+      request_id: refusal.request_id ?? '',
+    });
     this.name = 'ConflictError';
     this.current = current;
   }

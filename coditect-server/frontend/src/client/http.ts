@@ -90,7 +90,13 @@ export class Http {
     if (method !== 'GET' && method !== 'HEAD' && method !== 'POST' && if_match)
       headers['If-Match'] = if_match;
     if (method === 'POST') headers['Idempotency-Key'] ??= this.env.id();
-    const init: RequestInit = { method, headers, cache: 'no-store', credentials: 'omit', redirect: 'error' };
+    const init: RequestInit = {
+      method,
+      headers,
+      cache: 'no-store',
+      credentials: 'omit',
+      redirect: 'error',
+    };
     if (options.json !== undefined) {
       headers['Content-Type'] = 'application/json';
       init.body = JSON.stringify(options.json);
@@ -149,18 +155,25 @@ export class Http {
     }
   }
 
-  /** Returns the seconds after which the request may be repeated, or `null` if this is its response. */
-  async #retryAfter(answer: Response, init: RequestInit, is_repeatable: boolean): Promise<number | null> {
+  /** Returns the seconds until the request may be repeated, or `null` if this is its response. */
+  async #retryAfter(
+    answer: Response,
+    init: RequestInit,
+    is_repeatable: boolean,
+  ): Promise<number | null> {
     if (answer.status !== 429 && answer.status !== 503) return null;
     // A stream is sent once.
     if (typeof ReadableStream !== 'undefined' && init.body instanceof ReadableStream) return null;
     const { code, retry_after } = await this.#refusal(answer.clone());
     const is_retried = NOT_BEGUN.has(code) || (answer.status === 503 && is_repeatable);
-    return is_retried && retry_after !== null && retry_after <= MAX_RETRY_AFTER ? retry_after : null;
+    return is_retried && retry_after !== null && retry_after <= MAX_RETRY_AFTER
+      ? retry_after
+      : null;
   }
 
   async #current(path: string, options: Options): Promise<Current<unknown> | null> {
-    const read = options.current ?? (async (answer) => (await this.#read<Success<unknown>>(answer)).data);
+    const read =
+      options.current ?? (async (answer) => (await this.#read<Success<unknown>>(answer)).data);
     try {
       const asked: Options = options.signal ? { signal: options.signal } : {};
       const answer = await this.raw('GET', path, asked);
@@ -206,7 +219,10 @@ export class Http {
     try {
       return JSON.parse(text) as B;
     } catch {
-      throw new ApiError(answer.status, { code: 'INVALID_ANSWER', message: 'The response is not JSON.' });
+      throw new ApiError(answer.status, {
+        code: 'INVALID_ANSWER',
+        message: 'The response is not JSON.',
+      });
     }
   }
 }
@@ -221,6 +237,8 @@ function url(origin: string, path: string, query: Query = {}): string {
   const given = Object.entries(query).filter(
     (pair): pair is [string, string | number | boolean] => pair[1] !== undefined,
   );
-  const search = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
+  const search = new URLSearchParams(
+    given.map(([name, value]) => [name, String(value)]),
+  ).toString();
   return `${origin}${BASE}${path}${search === '' ? '' : `?${search}`}`;
 }

@@ -72,7 +72,9 @@ export class Login {
     this.#exchange = exchange;
     this.#known = this.#stored()?.login ?? null;
     this.#channel = env.channel(LOGIN_KEY);
-    this.#channel?.addEventListener('message', (event) => this.#onMessage(event.data as TabMessage));
+    this.#channel?.addEventListener('message', (event) =>
+      this.#onMessage(event.data as TabMessage),
+    );
     this.#unlisten = env.onSharedChange((key) => {
       if (key === LOGIN_KEY || key === null) this.#look();
     });
@@ -201,7 +203,12 @@ export class Login {
 
   #hold(login: string, tokens: Tokens): void {
     const life_ms = tokens.expires_in * 1_000;
-    this.#access = { login, token: tokens.token, life_ms, expires_at_ms: this.#env.now() + life_ms };
+    this.#access = {
+      login,
+      token: tokens.token,
+      life_ms,
+      expires_at_ms: this.#env.now() + life_ms,
+    };
     this.#post({ type: 'access', login, token: tokens.token, life_ms, left_ms: life_ms });
   }
 

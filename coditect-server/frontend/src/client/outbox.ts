@@ -73,7 +73,8 @@ export class Outbox {
       return;
     }
     if (bytes(patch) > MOST_BYTES) throw new OutboxError('The change is too large for one update.');
-    if (this.#entries.length >= MOST) throw new OutboxError('Too many updates are waiting for the server.');
+    if (this.#entries.length >= MOST)
+      throw new OutboxError('Too many updates are waiting for the server.');
     this.#entries.push({ part, patch, seq: null, is_sent: false });
   }
 
@@ -99,7 +100,9 @@ export class Outbox {
    */
   take(all = false): (Update & { seq: number })[] {
     const taken: (Update & { seq: number })[] = [];
-    const on_their_way = new Set(this.#entries.filter((entry) => entry.is_sent).map((entry) => entry.part));
+    const on_their_way = new Set(
+      this.#entries.filter((entry) => entry.is_sent).map((entry) => entry.part),
+    );
     for (const entry of this.#entries) {
       if (entry.is_sent) continue;
       if (entry.seq === null) {

@@ -64,7 +64,10 @@ export function isSame(a: Json | undefined, b: Json | undefined): boolean {
   }
   if (!isObject(a) || !isObject(b)) return false;
   const names = Object.keys(a);
-  return names.length === Object.keys(b).length && names.every((name) => isSame(own(a, name), own(b, name)));
+  return (
+    names.length === Object.keys(b).length &&
+    names.every((name) => isSame(own(a, name), own(b, name)))
+  );
 }
 
 export function isObject(value: Json | undefined): value is JsonObject {
@@ -78,5 +81,10 @@ function own(object: JsonObject, name: string): Json | undefined {
 
 /** Sets a member, even one named `__proto__`. */
 function put(object: JsonObject, name: string, value: Json): void {
-  Object.defineProperty(object, name, { value, writable: true, enumerable: true, configurable: true });
+  Object.defineProperty(object, name, {
+    value,
+    writable: true,
+    enumerable: true,
+    configurable: true,
+  });
 }

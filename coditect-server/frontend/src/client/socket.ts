@@ -128,7 +128,10 @@ export class SessionSocket {
   /** Replaces a part by the result of `change`. @throws {OutboxError} there is no room for it. */
   change<P extends Part>(part: P, change: (view: Parts[P]) => Parts[P]): void {
     const before = this.view(part);
-    const patch = difference(before as unknown as JsonObject, change(before) as unknown as JsonObject);
+    const patch = difference(
+      before as unknown as JsonObject,
+      change(before) as unknown as JsonObject,
+    );
     if (patch !== undefined) this.update(part, patch);
   }
 
@@ -155,7 +158,8 @@ export class SessionSocket {
     }
     if (round !== this.#round) return;
     const { origin, WebSocket } = this.#client.env;
-    const url = `${origin.replace(/^http/, 'ws')}/api/v5${path`/sessions/${this.#session}/ws`}?client=${this.#id}`;
+    const session = path`/sessions/${this.#session}/ws`;
+    const url = `${origin.replace(/^http/, 'ws')}/api/v5${session}?client=${this.#id}`;
     const socket = new WebSocket(url, [PROTOCOL, `ticket.${ticket}`]);
     let is_restored = false;
     this.#socket = socket;
@@ -322,7 +326,10 @@ export class SessionSocket {
   }
 
   #wait(asked_s: number | null = null): void {
-    const delay_ms = Math.max((asked_s ?? 0) * 1_000, backoff(this.#attempts, this.#client.env.random));
+    const delay_ms = Math.max(
+      (asked_s ?? 0) * 1_000,
+      backoff(this.#attempts, this.#client.env.random),
+    );
     this.#attempts += 1;
     this.#become({ is: 'waiting', delay_ms });
     this.#retry = setTimeout(() => void this.#connect(), delay_ms);
@@ -362,7 +369,11 @@ export class SessionSocket {
 
   #keep(): void {
     if (this.#state.is === 'ended') return;
-    const kept: Kept = { client: this.#id, numbered_by: this.#numbered_by, updates: this.#outbox.updates() };
+    const kept: Kept = {
+      client: this.#id,
+      numbered_by: this.#numbered_by,
+      updates: this.#outbox.updates(),
+    };
     this.#client.env.own.setItem(this.#key, JSON.stringify(kept));
   }
 }

@@ -27,7 +27,11 @@ export function account(client: Client): HTMLElement {
     autocomplete: 'one-time-code',
     spellcheck: 'false',
   });
-  const invitation = field('Invitation', { name: 'invitation', autocomplete: 'off', spellcheck: 'false' });
+  const invitation = field('Invitation', {
+    name: 'invitation',
+    autocomplete: 'off',
+    spellcheck: 'false',
+  });
   invitation.input.value = invited;
   const verification = field('Token from the e-mail', {
     name: 'verification',
@@ -68,14 +72,19 @@ export function account(client: Client): HTMLElement {
     submit.disabled = true;
     try {
       if (is_new) {
-        const named = { first_name: first_name.input.value.trim(), last_name: last_name.input.value.trim() };
+        const named = {
+          first_name: first_name.input.value.trim(),
+          last_name: last_name.input.value.trim(),
+        };
         const token = invitation.input.value.trim();
         const sent = verification.input.value.trim();
-        const proof = token !== '' ? { invitation: token } : sent !== '' ? { verification: sent } : {};
+        const proof =
+          token !== '' ? { invitation: token } : sent !== '' ? { verification: sent } : {};
         const user = await client.auth.register({ ...who, ...named, ...proof });
         if (user === null) {
           verification.row.hidden = false;
-          status.textContent = `We sent an e-mail to ${who.email}. Enter the token from it to create the account.`;
+          const sent = `We sent an e-mail to ${who.email}.`;
+          status.textContent = `${sent} Enter the token from it to create the account.`;
           verification.input.focus();
         } else if (invited !== '') {
           location.hash = '#/';
@@ -100,7 +109,8 @@ export function account(client: Client): HTMLElement {
     }
     const named = error instanceof ApiError ? error.fields : [];
     const shown = named.filter(({ field }) => field in fields);
-    for (const { field, message } of shown) fields[field as keyof typeof fields].fault(sentence(message));
+    for (const { field, message } of shown)
+      fields[field as keyof typeof fields].fault(sentence(message));
     const [first] = shown;
     if (first) fields[first.field as keyof typeof fields].input.focus();
     else fault.textContent = explain(error);

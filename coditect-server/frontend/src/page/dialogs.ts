@@ -45,7 +45,11 @@ export function askText(question: {
   });
 }
 
-export async function confirm(question: { title: string; text: string; action: string }): Promise<boolean> {
+export async function confirm(question: {
+  title: string;
+  text: string;
+  action: string;
+}): Promise<boolean> {
   const answer = await open<true>(question.title, (done) => [
     h('p', {}, question.text),
     h(
@@ -61,7 +65,11 @@ export async function confirm(question: { title: string; text: string; action: s
 export type Resolution = 'mine' | 'theirs';
 
 /** Lets the user choose one of two texts; `theirs` is `null` if the file was deleted. */
-export function resolve(path: string, mine: string, theirs: string | null): Promise<Resolution | null> {
+export function resolve(
+  path: string,
+  mine: string,
+  theirs: string | null,
+): Promise<Resolution | null> {
   const title = theirs === null ? `${path} was deleted elsewhere` : `${path} was changed elsewhere`;
   return open<Resolution>(
     title,
@@ -71,7 +79,8 @@ export function resolve(path: string, mine: string, theirs: string | null): Prom
         {},
         theirs === null
           ? 'Nothing was saved. Keep your version to create the file again, or discard it.'
-          : 'Nothing was overwritten. Keep your version, and theirs remains as an older version of the file. Take theirs, and your version is kept as a draft.',
+          : 'Nothing was overwritten. Keep your version, and theirs remains as an older version ' +
+            'of the file. Take theirs, and your version is kept as a draft.',
       ),
       h(
         'div',

@@ -1,7 +1,10 @@
 /** Element construction by function calls. Text can never be parsed as markup. */
 
 type Child = Node | string | null | false;
-type Attributes = Record<string, string | number | boolean | null | undefined | ((event: never) => void)>;
+type Attributes = Record<
+  string,
+  string | number | boolean | null | undefined | ((event: never) => void)
+>;
 
 /**
  * Creates an element. An attribute that is `false`, `null` or missing is omitted, `true` has no
@@ -14,10 +17,13 @@ export function h<K extends keyof HTMLElementTagNameMap>(
 ): HTMLElementTagNameMap[K] {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (typeof value === 'function') element.addEventListener(name.slice(2), value as EventListener);
+    if (typeof value === 'function')
+      element.addEventListener(name.slice(2), value as EventListener);
     else if (value !== undefined) set(element, name, value);
   }
-  element.append(...children.filter((child): child is Node | string => child !== null && child !== false));
+  element.append(
+    ...children.filter((child): child is Node | string => child !== null && child !== false),
+  );
   return element;
 }
 
@@ -27,7 +33,11 @@ export function set(element: Element, name: string, value: string | number | boo
   else element.setAttribute(name, value === true ? '' : String(value));
 }
 
-export function button(label: string, press: () => unknown, attributes: Attributes = {}): HTMLButtonElement {
+export function button(
+  label: string,
+  press: () => unknown,
+  attributes: Attributes = {},
+): HTMLButtonElement {
   return h('button', { type: 'button', onclick: () => void press(), ...attributes }, label);
 }
 
@@ -93,7 +103,12 @@ export class Tabs {
   readonly #close: ((key: string) => void) | undefined;
   #drawn = '';
 
-  constructor(label: string, panel: string, select: (key: string) => void, close?: (key: string) => void) {
+  constructor(
+    label: string,
+    panel: string,
+    select: (key: string) => void,
+    close?: (key: string) => void,
+  ) {
     this.element = h('div', { role: 'tablist', 'aria-label': label, class: 'tabs' });
     this.#panel = panel;
     this.#select = select;
@@ -107,7 +122,9 @@ export class Tabs {
     this.#drawn = drawing;
     const had_focus = this.element.contains(document.activeElement);
     this.element.hidden = items.length === 0;
-    this.element.replaceChildren(...items.map((item) => this.#tab(item, items, item.key === active)));
+    this.element.replaceChildren(
+      ...items.map((item) => this.#tab(item, items, item.key === active)),
+    );
     if (had_focus) this.#selected()?.focus();
     this.#selected()?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
   }

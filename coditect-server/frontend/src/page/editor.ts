@@ -123,7 +123,8 @@ export class EditorPanel {
   async close(path: string): Promise<void> {
     const file = this.#panes.get(path)?.file;
     if (file?.is_dirty) {
-      const text = `${base(path)} has unsaved changes. They are kept as a draft and offered when you open the file again.`;
+      const kept = 'They are kept as a draft and offered when you open the file again.';
+      const text = `${base(path)} has unsaved changes. ${kept}`;
       if (!(await confirm({ title: 'Close without saving?', text, action: 'Close' }))) return;
       await file.keepDraft();
     }
@@ -167,7 +168,8 @@ export class EditorPanel {
 
   /** Returns the number of files below `root` with unsaved text. */
   unsaved(root: string): number {
-    return [...this.#panes].filter(([path, { file }]) => isWithin(path, root) && file.is_dirty).length;
+    return [...this.#panes].filter(([path, { file }]) => isWithin(path, root) && file.is_dirty)
+      .length;
   }
 
   async save(): Promise<void> {
@@ -177,7 +179,8 @@ export class EditorPanel {
       await pane.file.save();
       this.#saved(pane);
     } catch (error) {
-      if (error instanceof ConflictError) await this.#resolve(pane, error as ConflictError<ArrayBuffer>);
+      if (error instanceof ConflictError)
+        await this.#resolve(pane, error as ConflictError<ArrayBuffer>);
       else notice(explain(error), 'bad');
     }
     this.draw();
@@ -199,7 +202,8 @@ export class EditorPanel {
     this.#panel.classList.toggle('vacant', pane === undefined);
     // The panel is named after its content.
     this.#panel.setAttribute('aria-label', path ?? 'No file is open');
-    for (const [at, { area }] of this.#panes) area.hidden = at !== path || pane?.file.content?.is === 'bytes';
+    for (const [at, { area }] of this.#panes)
+      area.hidden = at !== path || pane?.file.content?.is === 'bytes';
     this.#save.disabled = !pane?.file.is_dirty;
     this.#shut.disabled = path === null;
     this.#notes(pane);
@@ -325,7 +329,10 @@ export class EditorPanel {
     this.#moved = null;
     if (!pane?.is_placed || !pane.file.content) return;
     const { area } = pane;
-    const [start, end] = [position(area.value, area.selectionStart), position(area.value, area.selectionEnd)];
+    const [start, end] = [
+      position(area.value, area.selectionStart),
+      position(area.value, area.selectionEnd),
+    ];
     const [anchor, active] = area.selectionDirection === 'backward' ? [end, start] : [start, end];
     const selections = area.selectionStart === area.selectionEnd ? [] : [{ anchor, active }];
     const top = Math.max(0, Math.round(area.scrollTop / lineHeight(area)));
@@ -340,7 +347,10 @@ export class EditorPanel {
   #saved(pane: Pane): void {
     pane.seen = pane.file.etag;
     const { etag } = pane.file;
-    this.#desk.changeTab(pane.file.path, (tab) => ({ ...tab, view_state: { ...viewOf(tab), etag } }));
+    this.#desk.changeTab(pane.file.path, (tab) => ({
+      ...tab,
+      view_state: { ...viewOf(tab), etag },
+    }));
   }
 
   /** Resolves a conflict with another client. Either choice keeps both texts. */
@@ -386,7 +396,8 @@ export class EditorPanel {
         h(
           'p',
           { class: 'note' },
-          'This file was changed elsewhere while you were typing. Saving lets you compare both versions.',
+          'This file was changed elsewhere while you were typing. ' +
+            'Saving lets you compare both versions.',
         ),
       );
     if (file.aside === null) return;
@@ -408,7 +419,13 @@ export class EditorPanel {
       h(
         'p',
         { class: 'note' },
-        h('span', {}, 'You have unsaved changes from ', time(file.aside.saved_at), '. Restore or discard them to continue.'),
+        h(
+          'span',
+          {},
+          'You have unsaved changes from ',
+          time(file.aside.saved_at),
+          '. Restore or discard them to continue.',
+        ),
         button('Restore', resume),
         button('Discard', dismiss),
       ),
@@ -418,7 +435,8 @@ export class EditorPanel {
   #foot(pane: Pane | undefined): void {
     if (!pane?.file.content || pane.file.content.is === 'bytes') {
       this.#place.textContent = '';
-      this.#condition.textContent = pane && !pane.file.content && pane.fault === null ? 'Loading…' : '';
+      this.#condition.textContent =
+        pane && !pane.file.content && pane.fault === null ? 'Loading…' : '';
       return;
     }
     const { area, file } = pane;
@@ -427,7 +445,11 @@ export class EditorPanel {
     const length = area.selectionEnd - area.selectionStart;
     const selected = length === 0 ? '' : `, ${length} selected`;
     this.#place.textContent = `Line ${line + 1}, column ${column + 1}${selected}`;
-    const condition = file.is_dirty ? 'Not saved' : file.content?.is === 'fixed' ? 'Read only' : 'Saved';
+    const condition = file.is_dirty
+      ? 'Not saved'
+      : file.content?.is === 'fixed'
+        ? 'Read only'
+        : 'Saved';
     if (this.#condition.textContent !== condition) this.#condition.textContent = condition;
   }
 

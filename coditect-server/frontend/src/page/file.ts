@@ -56,7 +56,10 @@ export class OpenFile {
   /** Reads the file and its draft, if there is one. @throws {ApiError} the file does not exist. */
   async load(): Promise<void> {
     const { client, id } = this.#desk;
-    const [file, drafts] = await Promise.all([client.files.read(id, this.path), client.drafts.list(id)]);
+    const [file, drafts] = await Promise.all([
+      client.files.read(id, this.path),
+      client.drafts.list(id),
+    ]);
     const is_there = drafts.some(({ path }) => path === this.path);
     const draft = is_there ? await client.drafts.get(id, this.path) : null;
     this.#take(decode(file.value), file.etag);
@@ -93,7 +96,8 @@ export class OpenFile {
     clearTimeout(this.#timer);
     const { client, id } = this.#desk;
     const { path, text, etag } = this;
-    if (!this.is_dirty) return this.#has_draft && this.aside === null ? this.#dropDraft() : Promise.resolve();
+    if (!this.is_dirty)
+      return this.#has_draft && this.aside === null ? this.#dropDraft() : Promise.resolve();
     if (is_leaving && text.length > KEEPALIVE_CHARS) is_leaving = false;
     this.#has_draft = true;
     const draft = { content: text, base_etag: etag === null ? null : etag.replaceAll('"', '') };

@@ -104,7 +104,9 @@ export class FilesPanel {
     this.#tree.replaceChildren(...rows.map((row) => this.#row(row, row.entry.path === focusable)));
     this.#tree.hidden = rows.length === 0;
     this.#rest.hidden = rows.length > 0;
-    this.#rest.textContent = this.#read.has('') ? 'No files yet. Create one, or drop files here.' : 'Loading…';
+    this.#rest.textContent = this.#read.has('')
+      ? 'No files yet. Create one, or drop files here.'
+      : 'Loading…';
     for (const action of this.#actions) action.disabled = !is_shown;
     if (had_focus) this.#focus();
   }
@@ -125,7 +127,10 @@ export class FilesPanel {
           MOST,
         );
         if (!found.is_complete)
-          notice(`Only the first ${found.items.length} entries of ${path || 'the root folder'} are shown.`);
+          notice(
+            `Only the first ${found.items.length} entries of ` +
+              `${path || 'the root folder'} are shown.`,
+          );
         this.#read.set(path, found.items);
       } catch (error) {
         this.#read.delete(path);
@@ -243,7 +248,9 @@ export class FilesPanel {
   }
 
   #entry(path: string | null): FileEntry | undefined {
-    return path === null ? undefined : this.#read.get(parent(path))?.find((entry) => entry.path === path);
+    return path === null
+      ? undefined
+      : this.#read.get(parent(path))?.find((entry) => entry.path === path);
   }
 
   /** Returns the directory for new files. */
@@ -312,7 +319,8 @@ export class FilesPanel {
     if (!is_sure) return;
     await this.#act(async () => {
       await this.#desk.client.files.delete(this.#desk.id, entry.path, entry.kind === 'directory');
-      for (const path of [...this.#expanded]) if (isWithin(path, entry.path)) this.#expanded.delete(path);
+      for (const path of [...this.#expanded])
+        if (isWithin(path, entry.path)) this.#expanded.delete(path);
       this.#handlers.removed(entry.path);
       this.#selected = null;
     });
@@ -329,13 +337,19 @@ export class FilesPanel {
         } catch (error) {
           if (!(error instanceof ConflictError)) throw error;
           const text = `${path} already exists. Its present content is kept as an older version.`;
-          const is_sure = await confirm({ title: `Replace ${file.name}?`, text, action: 'Replace' });
+          const is_sure = await confirm({
+            title: `Replace ${file.name}?`,
+            text,
+            action: 'Replace',
+          });
           if (is_sure && error.current)
             await client.files.write(id, path, file, { etag: error.current.etag });
         }
         this.#reveal(path);
       }
-      notice(files.length === 1 ? `Uploaded ${files[0]?.name}.` : `Uploaded ${files.length} files.`);
+      notice(
+        files.length === 1 ? `Uploaded ${files[0]?.name}.` : `Uploaded ${files.length} files.`,
+      );
     });
   }
 
@@ -352,7 +366,9 @@ export class FilesPanel {
       await work();
     } catch (error) {
       notice(
-        error instanceof ConflictError ? 'A file or folder with this name already exists.' : explain(error),
+        error instanceof ConflictError
+          ? 'A file or folder with this name already exists.'
+          : explain(error),
         'bad',
       );
     }
@@ -369,12 +385,15 @@ export class FilesPanel {
       });
     }
     const mark = (target: EventTarget | null) => {
-      for (const marked of this.element.querySelectorAll('.target')) marked.classList.remove('target');
+      for (const marked of this.element.querySelectorAll('.target'))
+        marked.classList.remove('target');
       const row = target instanceof Element ? target.closest<HTMLElement>('.item') : null;
       const path = row?.dataset['path'] ?? '';
       const directory = row === null || row.classList.contains('directory') ? path : parent(path);
       const shown =
-        directory === '' ? this.element : this.#tree.querySelector(`[data-path="${CSS.escape(directory)}"]`);
+        directory === ''
+          ? this.element
+          : this.#tree.querySelector(`[data-path="${CSS.escape(directory)}"]`);
       shown?.classList.add('target');
       return directory;
     };

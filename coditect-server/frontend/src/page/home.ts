@@ -67,7 +67,10 @@ export function home(client: Client): HTMLElement {
   };
 
   const remove = async (session: Session) => {
-    const text = `“${session.name}” is deleted with its tabs, terminals and drafts${session.workspace_path ? '. The files of its workspace are kept.' : ', and all its files.'}`;
+    const files = session.workspace_path
+      ? '. The files of its workspace are kept.'
+      : ', and all its files.';
+    const text = `“${session.name}” is deleted with its tabs, terminals and drafts${files}`;
     const is_sure = await confirm({ title: 'Delete the session?', text, action: 'Delete' });
     if (is_sure) await act(() => client.sessions.delete(session.id));
   };
@@ -102,7 +105,11 @@ export function home(client: Client): HTMLElement {
 
   const endOthers = async () => {
     const text = 'You will have to sign in again on every other device.';
-    const is_sure = await confirm({ title: 'Sign out all other devices?', text, action: 'Sign out all others' });
+    const is_sure = await confirm({
+      title: 'Sign out all other devices?',
+      text,
+      action: 'Sign out all others',
+    });
     if (is_sure) await act(() => client.devices.revokeOthers());
   };
 

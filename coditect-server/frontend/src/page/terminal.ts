@@ -86,15 +86,24 @@ export class TerminalPanel {
     this.#title.disabled = terminal === undefined;
     if (terminal === undefined) return;
     // Input in progress is kept.
-    if (document.activeElement !== this.#directory.input) this.#directory.input.value = terminal.cwd;
+    if (document.activeElement !== this.#directory.input)
+      this.#directory.input.value = terminal.cwd;
     const commands = terminal.command_history;
-    const was_at_end = this.#history.scrollTop + this.#history.clientHeight >= this.#history.scrollHeight - 8;
-    this.#history.replaceChildren(...commands.map((command) => h('li', {}, h('code', {}, command))));
-    if (commands.length === 0) this.#history.append(h('li', { class: 'empty' }, 'No commands recorded.'));
+    const was_at_end =
+      this.#history.scrollTop + this.#history.clientHeight >= this.#history.scrollHeight - 8;
+    this.#history.replaceChildren(
+      ...commands.map((command) => h('li', {}, h('code', {}, command))),
+    );
+    if (commands.length === 0)
+      this.#history.append(h('li', { class: 'empty' }, 'No commands recorded.'));
     if (was_at_end) this.#history.scrollTop = this.#history.scrollHeight;
   }
 
-  #form(part: { row: HTMLElement; input: HTMLInputElement }, action: string, act: () => void): HTMLElement {
+  #form(
+    part: { row: HTMLElement; input: HTMLInputElement },
+    action: string,
+    act: () => void,
+  ): HTMLElement {
     const submit = (event: Event) => {
       event.preventDefault();
       act();
@@ -133,7 +142,10 @@ export class TerminalPanel {
   #remove(name: string): void {
     this.#change(({ active, terminals }) => {
       const left = Object.fromEntries(Object.entries(terminals).filter(([key]) => key !== name));
-      return { active: active === name ? (Object.keys(left).sort()[0] ?? null) : active, terminals: left };
+      return {
+        active: active === name ? (Object.keys(left).sort()[0] ?? null) : active,
+        terminals: left,
+      };
     });
   }
 
@@ -141,7 +153,12 @@ export class TerminalPanel {
     const name = this.#name();
     if (name === null) return;
     const value = this.#terminal()?.title ?? '';
-    const title = await askText({ title: 'Title of the terminal', label: 'Title', value, action: 'Set' });
+    const title = await askText({
+      title: 'Title of the terminal',
+      label: 'Title',
+      value,
+      action: 'Set',
+    });
     if (title !== null) this.#alter(name, (terminal) => ({ ...terminal, title }));
   }
 
@@ -170,13 +187,16 @@ export class TerminalPanel {
     event.preventDefault();
     const commands = this.#terminal()?.command_history ?? [];
     this.#back = Math.max(0, Math.min(commands.length, this.#back + step));
-    this.#command.input.value = this.#back === 0 ? '' : (commands[commands.length - this.#back] ?? '');
+    this.#command.input.value =
+      this.#back === 0 ? '' : (commands[commands.length - this.#back] ?? '');
   }
 
   #alter(name: string, change: (terminal: Terminal) => Terminal): boolean {
     return this.#change((state) => {
       const terminal = state.terminals[name];
-      return terminal ? { ...state, terminals: { ...state.terminals, [name]: change(terminal) } } : state;
+      return terminal
+        ? { ...state, terminals: { ...state.terminals, [name]: change(terminal) } }
+        : state;
     });
   }
 

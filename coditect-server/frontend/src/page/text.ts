@@ -13,7 +13,8 @@ const MOST_BYTES = 2 * 1024 * 1024;
 
 /** Decodes bytes as text, if {@link encode} would restore the same bytes. */
 export function decode(bytes: ArrayBuffer): Content {
-  if (bytes.byteLength > MOST_BYTES) return { is: 'bytes', why: 'This file is too large to edit here.' };
+  if (bytes.byteLength > MOST_BYTES)
+    return { is: 'bytes', why: 'This file is too large to edit here.' };
   let text: string;
   try {
     text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);

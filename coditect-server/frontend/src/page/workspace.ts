@@ -131,21 +131,29 @@ export class Workspace {
     const kept =
       unacknowledged === 0
         ? ''
-        : ` ${unacknowledged === 1 ? '1 change is' : `${unacknowledged} changes are`} waiting to be sent.`;
+        : ` ${changes(unacknowledged)} waiting to be sent.`;
     if (state.is === 'open') this.#around.connection('Connected', true);
     else if (state.is === 'connecting') this.#around.connection('Connecting…', false);
-    else if (state.is === 'waiting') this.#around.connection(`Disconnected, reconnecting.${kept}`, false);
+    else if (state.is === 'waiting')
+      this.#around.connection(`Disconnected, reconnecting.${kept}`, false);
   }
 
   /** Selects the panel shown on a narrow screen. */
   #show(view: View): void {
-    for (const [name, press] of this.#views) press.setAttribute('aria-pressed', String(name === view));
+    for (const [name, press] of this.#views)
+      press.setAttribute('aria-pressed', String(name === view));
     this.element.dataset['view'] = view;
   }
 
   #key(event: KeyboardEvent): void {
-    if (!(event.ctrlKey || event.metaKey) || event.altKey || event.key.toLowerCase() !== 's') return;
+    if (!(event.ctrlKey || event.metaKey) || event.altKey || event.key.toLowerCase() !== 's')
+      return;
     event.preventDefault();
     if (document.querySelector('dialog[open]') === null) void this.#editor.save();
   }
+}
+
+/** Returns the subject of a sentence about `count` changes, with its verb. */
+function changes(count: number): string {
+  return count === 1 ? '1 change is' : `${count} changes are`;
 }

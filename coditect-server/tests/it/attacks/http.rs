@@ -1,10 +1,8 @@
 //! Attacks on HTTP: requests that two parsers may interpret differently.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
-use super::{Row, row, world::TestServer};
+use super::{Row, row, test_server::TestServer};
 use crate::{
     account::{Device, LOGIN, LOGOUT, ME, PASSWORD, REFRESH, REGISTER, credentials},
     client::{Answer, Call, Client},
@@ -19,10 +17,10 @@ pub(super) struct Browser {
 }
 
 impl Browser {
-    pub(super) async fn new(world: &TestServer) -> Self {
-        let email = format!("browser{}@example.org", world.number());
+    pub(super) async fn new(env: &TestServer) -> Self {
+        let email = format!("browser{}@example.org", env.number());
         let body = json!({ "email": email, "password": PASSWORD, "cookies": true });
-        let answer = world.call(Call::post(REGISTER).value(&body)).await;
+        let answer = env.call(Call::post(REGISTER).value(&body)).await;
         assert_eq!(answer.status, 201, "{}", answer.json());
         Self::of(&answer)
     }
@@ -54,173 +52,237 @@ fn set_cookies(answer: &Answer) -> Vec<&str> {
 }
 
 /// Returns the response to raw bytes.
-pub(super) async fn said(world: &TestServer, bytes: &[u8]) -> Answer {
-    let mut client = Client::connect(world.address()).await;
+pub(super) async fn said(env: &TestServer, bytes: &[u8]) -> Answer {
+    let mut client = Client::connect(env.address()).await;
     client.send(bytes).await;
     client.answer().await
 }
 
-#[rustfmt::skip]
 #[expect(clippy::too_many_lines, reason = "it is a table")]
 pub(super) fn rows() -> Vec<Row> {
     vec![
-        row("a forwarding header of the client's own", "RFC 7239, 8.1; CWE-348", |world: Arc<TestServer>| async move {
-            let mut statuses = Vec::new();
-            for n in 0..7 {
-                // The proxy appends the address it sees to the client's text.
-                let guess = credentials(LOGIN, &format!("spoof{n}@example.org"), "wrong password");
-                let from = format!("203.0.113.{n}, 198.51.100.99");
-                let guess = guess.header("Forwarded", &format!("for=203.0.113.{n}"));
-                let guess = guess.header("X-Real-IP", &format!("203.0.113.{n}"));
-                statuses.push(world.call_from(&from, guess).await.status);
-            }
-            assert_eq!(statuses[5..], [429, 429]);
-        }),
-        row("identity headers of the client's own", "CWE-290", |world: Arc<TestServer>| async move {
-            let (victim, thief) = (world.register().await, world.register().await);
-            let theirs = world.me(&victim.device.token).await.data();
+        row(
+            "a forwarding header of the client's own",
+            "RFC 7239, 8.1; CWE-348",
+            |env| async move {
+                let mut statuses = Vec::new();
+                for n in 0..7 {
+                    // The proxy appends the address it sees to the client's text.
+                    let guess =
+                        credentials(LOGIN, &format!("spoof{n}@example.org"), "wrong password");
+                    let from = format!("203.0.113.{n}, 198.51.100.99");
+                    let guess = guess.header("Forwarded", &format!("for=203.0.113.{n}"));
+                    let guess = guess.header("X-Real-IP", &format!("203.0.113.{n}"));
+                    statuses.push(env.call_from(&from, guess).await.status);
+                }
+                assert_eq!(statuses[5..], [429, 429]);
+            },
+        ),
+        row("identity headers of the client's own", "CWE-290", |env| async move {
+            let (victim, thief) = (env.register().await, env.register().await);
+            let theirs = env.me(&victim.device.token).await.data();
             let spoof = |call: Call| {
-                let (user, tenant) = (theirs["user"]["id"].as_str().unwrap(), theirs["tenant"]["id"].as_str().unwrap());
-                call.header("X-Auth-User", user).header("X-Auth-Tenant", tenant).header("X-Tenant-Id", tenant)
+                let (user, tenant) = (
+                    theirs["user"]["id"].as_str().unwrap(),
+                    theirs["tenant"]["id"].as_str().unwrap(),
+                );
+                call.header("X-Auth-User", user)
+                    .header("X-Auth-Tenant", tenant)
+                    .header("X-Tenant-Id", tenant)
             };
-            assert_eq!(world.call(spoof(Call::get(ME))).await.status, 401);
-            let mine = world.call(spoof(Call::get(ME)).bearer(&thief.device.token)).await.data();
+            assert_eq!(env.call(spoof(Call::get(ME))).await.status, 401);
+            let mine = env.call(spoof(Call::get(ME)).bearer(&thief.device.token)).await.data();
             assert_eq!(mine["user"]["email"], thief.email.as_str());
-            let verified = world.call(spoof(Call::get("/api/v5/auth/verify")).bearer(&thief.device.token)).await;
+            let verified =
+                env.call(spoof(Call::get("/api/v5/auth/verify")).bearer(&thief.device.token)).await;
             assert_eq!(verified.status, 204);
             assert_eq!(verified.header("x-auth-user"), mine["user"]["id"].as_str());
         }),
-        row("two Authorization headers", "RFC 6750, 2; RFC 9110, 5.3", |world: Arc<TestServer>| async move {
-            let (one, other) = (world.register().await, world.register().await);
+        row("two Authorization headers", "RFC 6750, 2; RFC 9110, 5.3", |env| async move {
+            let (one, other) = (env.register().await, env.register().await);
             let both = Call::get(ME).bearer(&one.device.token).bearer(&other.device.token);
-            assert_eq!(world.call(both).await.status, 400);
+            assert_eq!(env.call(both).await.status, 400);
         }),
-        row("a token in the query", "RFC 9700, 4.3.2", |world: Arc<TestServer>| async move {
-            let victim = world.register().await;
+        row("a token in the query", "RFC 9700, 4.3.2", |env| async move {
+            let victim = env.register().await;
             for name in ["token", "access_token"] {
                 let path = format!("{ME}?{name}={}", victim.device.token);
-                assert_eq!(world.call(Call::get(&path)).await.status, 401);
+                assert_eq!(env.call(Call::get(&path)).await.status, 401);
             }
         }),
-        row("a token in the body", "RFC 6750, 2.2", |world: Arc<TestServer>| async move {
-            let victim = world.register().await;
+        row("a token in the body", "RFC 6750, 2.2", |env| async move {
+            let victim = env.register().await;
             let body = json!({ "name": "x", "access_token": victim.device.token });
-            assert_eq!(world.call(Call::post(SESSIONS).value(&body)).await.status, 401);
+            assert_eq!(env.call(Call::post(SESSIONS).value(&body)).await.status, 401);
         }),
-        row("a cookie and a bearer token", "CWE-436", |world: Arc<TestServer>| async move {
-            let (browser, other) = (Browser::new(&world).await, world.register().await);
+        row("a cookie and a bearer token", "CWE-436", |env| async move {
+            let (browser, other) = (Browser::new(&env).await, env.register().await);
             let both = browser.call(Call::get(ME)).bearer(&other.device.token);
-            assert_eq!(world.call(both).await.status, 400);
+            assert_eq!(env.call(both).await.status, 400);
         }),
-        row("a cookie that is there twice", "CWE-436", |world: Arc<TestServer>| async move {
-            let (one, other) = (Browser::new(&world).await, Browser::new(&world).await);
-            let both = Call::get(ME).header("Cookie", &one.cookies).header("Cookie", &other.cookies);
-            assert_eq!(world.call(both).await.status, 400);
+        row("a cookie that is there twice", "CWE-436", |env| async move {
+            let (one, other) = (Browser::new(&env).await, Browser::new(&env).await);
+            let both =
+                Call::get(ME).header("Cookie", &one.cookies).header("Cookie", &other.cookies);
+            assert_eq!(env.call(both).await.status, 400);
         }),
-        row("another page's request with the cookies", "OWASP ASVS 5, 3.5.1; CSRF", |world: Arc<TestServer>| async move {
-            let (victim, thief) = (Browser::new(&world).await, Browser::new(&world).await);
-            assert_eq!(world.call(victim.call(Call::get(ME))).await.status, 200);
-            let create = || victim.call(Call::post(SESSIONS).value(&json!({ "name": "x" })));
-            for forged in [
-                create(),
-                create().header("X-CSRF-Token", ""),
-                create().header("X-CSRF-Token", &thief.csrf),
-                create().header("X-CSRF-Token", &victim.csrf).header("Sec-Fetch-Site", "cross-site"),
-                create().header("X-CSRF-Token", &victim.csrf).header("Sec-Fetch-Site", "same-site"),
-            ] {
-                assert_eq!(world.call(forged).await.code(), "CSRF_REFUSED");
-            }
-            let own = create().header("X-CSRF-Token", &victim.csrf).header("Sec-Fetch-Site", "same-origin");
-            assert_eq!(world.call(own).await.status, 201);
-        }),
-        row("a refresh or a sign-out by another page", "OWASP ASVS 5, 3.5.1; CSRF", |world: Arc<TestServer>| async move {
-            let victim = Browser::new(&world).await;
-            for path in [REFRESH, LOGOUT] {
-                let forged = world.call(victim.call(Call::post(path))).await;
-                assert_eq!(forged.code(), "CSRF_REFUSED");
-                assert!(set_cookies(&forged).is_empty(), "a failure clears no cookie");
-            }
-            let refreshed = world.call(victim.call(Call::post(REFRESH)).header("X-CSRF-Token", &victim.csrf)).await;
-            let victim = Browser::of(&refreshed);
-            let out = world.call(victim.call(Call::post(LOGOUT)).header("X-CSRF-Token", &victim.csrf)).await;
-            assert_eq!(out.status, 200);
-            assert!(set_cookies(&out).iter().all(|cookie| cookie.contains("Max-Age=0")));
-            assert_eq!(world.call(victim.call(Call::get(ME))).await.code(), "SESSION_REVOKED");
-        }),
-        row("a program's token, or a refresh token, as cookie", "OWASP ASVS 5, 9.2", |world: Arc<TestServer>| async move {
-            let victim = Browser::new(&world).await;
-            let refresh = victim.cookies.split("; ").find_map(|pair| pair.strip_prefix("__Host-coditect-refresh=")).unwrap();
-            for token in [refresh, "cpt_x", "x"] {
-                let cookie = format!("__Host-coditect-access={token}");
-                assert_eq!(world.call(Call::get(ME).header("Cookie", &cookie)).await.status, 401);
-            }
-        }),
-        row("cross-origin reads", "Fetch, CORS; CWE-942", |world: Arc<TestServer>| async move {
-            let victim = Browser::new(&world).await;
-            let read = world.call(victim.call(Call::get(ME)).header("Origin", "https://evil.example")).await;
+        row(
+            "another page's request with the cookies",
+            "OWASP ASVS 5, 3.5.1; CSRF",
+            |env| async move {
+                let (victim, thief) = (Browser::new(&env).await, Browser::new(&env).await);
+                assert_eq!(env.call(victim.call(Call::get(ME))).await.status, 200);
+                let create = || victim.call(Call::post(SESSIONS).value(&json!({ "name": "x" })));
+                for forged in [
+                    create(),
+                    create().header("X-CSRF-Token", ""),
+                    create().header("X-CSRF-Token", &thief.csrf),
+                    create()
+                        .header("X-CSRF-Token", &victim.csrf)
+                        .header("Sec-Fetch-Site", "cross-site"),
+                    create()
+                        .header("X-CSRF-Token", &victim.csrf)
+                        .header("Sec-Fetch-Site", "same-site"),
+                ] {
+                    assert_eq!(env.call(forged).await.code(), "CSRF_REFUSED");
+                }
+                let own = create()
+                    .header("X-CSRF-Token", &victim.csrf)
+                    .header("Sec-Fetch-Site", "same-origin");
+                assert_eq!(env.call(own).await.status, 201);
+            },
+        ),
+        row(
+            "a refresh or a sign-out by another page",
+            "OWASP ASVS 5, 3.5.1; CSRF",
+            |env| async move {
+                let victim = Browser::new(&env).await;
+                for path in [REFRESH, LOGOUT] {
+                    let forged = env.call(victim.call(Call::post(path))).await;
+                    assert_eq!(forged.code(), "CSRF_REFUSED");
+                    assert!(set_cookies(&forged).is_empty(), "a failure clears no cookie");
+                }
+                let refreshed = env
+                    .call(victim.call(Call::post(REFRESH)).header("X-CSRF-Token", &victim.csrf))
+                    .await;
+                let victim = Browser::of(&refreshed);
+                let out = env
+                    .call(victim.call(Call::post(LOGOUT)).header("X-CSRF-Token", &victim.csrf))
+                    .await;
+                assert_eq!(out.status, 200);
+                assert!(set_cookies(&out).iter().all(|cookie| cookie.contains("Max-Age=0")));
+                assert_eq!(env.call(victim.call(Call::get(ME))).await.code(), "SESSION_REVOKED");
+            },
+        ),
+        row(
+            "a program's token, or a refresh token, as cookie",
+            "OWASP ASVS 5, 9.2",
+            |env| async move {
+                let victim = Browser::new(&env).await;
+                let refresh = victim
+                    .cookies
+                    .split("; ")
+                    .find_map(|pair| pair.strip_prefix("__Host-coditect-refresh="))
+                    .unwrap();
+                for token in [refresh, "cpt_x", "x"] {
+                    let cookie = format!("__Host-coditect-access={token}");
+                    assert_eq!(env.call(Call::get(ME).header("Cookie", &cookie)).await.status, 401);
+                }
+            },
+        ),
+        row("cross-origin reads", "Fetch, CORS; CWE-942", |env| async move {
+            let victim = Browser::new(&env).await;
+            let read =
+                env.call(victim.call(Call::get(ME)).header("Origin", "https://evil.example")).await;
             assert!(read.headers.iter().all(|(name, _)| !name.starts_with("access-control-")));
         }),
-        row("a sign-out by GET", "RFC 9110, 9.2.1", |world: Arc<TestServer>| async move {
-            let victim = world.register().await;
-            assert_eq!(world.call(Call::get(LOGOUT).bearer(&victim.device.token)).await.status, 405);
-            world.spares(&victim).await;
+        row("a sign-out by GET", "RFC 9110, 9.2.1", |env| async move {
+            let victim = env.register().await;
+            assert_eq!(env.call(Call::get(LOGOUT).bearer(&victim.device.token)).await.status, 405);
+            env.spares(&victim).await;
         }),
-        row("another method than the one that is sent", "CWE-650", |world: Arc<TestServer>| async move {
-            let victim = world.register().await;
+        row("another method than the one that is sent", "CWE-650", |env| async move {
+            let victim = env.register().await;
             for name in ["X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method"] {
-                let call = Call::get("/api/v5/auth/sessions").header(name, "DELETE").bearer(&victim.device.token);
-                assert_eq!(world.call(call).await.status, 200);
+                let call = Call::get("/api/v5/auth/sessions")
+                    .header(name, "DELETE")
+                    .bearer(&victim.device.token);
+                assert_eq!(env.call(call).await.status, 200);
             }
-            world.spares(&victim).await;
+            env.spares(&victim).await;
         }),
-        row("a length and chunks", "RFC 9112, 6.3; CWE-444", |world: Arc<TestServer>| async move {
-            let request = format!("POST {LOGIN} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET {ME} HTTP/1.1\r\nHost: x\r\n\r\n");
-            let answer = said(&world, request.as_bytes()).await;
+        row("a length and chunks", "RFC 9112, 6.3; CWE-444", |env| async move {
+            let request = format!(
+                "POST {LOGIN} HTTP/1.1\r\nHost: x\r\nContent-Type: \
+                 application/json\r\nContent-Length: 4\r\nTransfer-Encoding: \
+                 chunked\r\n\r\n0\r\n\r\nGET {ME} HTTP/1.1\r\nHost: x\r\n\r\n"
+            );
+            let answer = said(&env, request.as_bytes()).await;
             assert!(answer.status >= 400, "{}", answer.status);
         }),
-        row("two lengths", "RFC 9112, 6.3; CWE-444", |world: Arc<TestServer>| async move {
-            let request = format!("POST {LOGIN} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\nContent-Length: 40\r\n\r\n{{}}");
-            assert_eq!(said(&world, request.as_bytes()).await.status, 400);
+        row("two lengths", "RFC 9112, 6.3; CWE-444", |env| async move {
+            let request = format!(
+                "POST {LOGIN} HTTP/1.1\r\nHost: x\r\nContent-Type: \
+                 application/json\r\nContent-Length: 2\r\nContent-Length: 40\r\n\r\n{{}}"
+            );
+            assert_eq!(said(&env, request.as_bytes()).await.status, 400);
         }),
-        row("two hosts, and none", "RFC 9112, 3.2", |world: Arc<TestServer>| async move {
+        row("two hosts, and none", "RFC 9112, 3.2", |env| async move {
             for head in ["Host: a\r\nHost: b\r\n", ""] {
                 let request = format!("GET {ME} HTTP/1.1\r\n{head}\r\n");
-                assert_eq!(said(&world, request.as_bytes()).await.status, 400);
+                assert_eq!(said(&env, request.as_bytes()).await.status, 400);
             }
         }),
-        row("a field that is there twice", "RFC 8259, 4; CWE-436", |world: Arc<TestServer>| async move {
-            let victim = world.register().await;
-            let body = format!(r#"{{"email":"nobody@example.org","password":"{PASSWORD}","email":"{}"}}"#, victim.email);
-            assert_eq!(world.call(Call::post(LOGIN).json(body)).await.code(), "DUPLICATE_FIELD");
+        row("a field that is there twice", "RFC 8259, 4; CWE-436", |env| async move {
+            let victim = env.register().await;
+            let body = format!(
+                r#"{{"email":"nobody@example.org","password":"{PASSWORD}","email":"{}"}}"#,
+                victim.email
+            );
+            assert_eq!(env.call(Call::post(LOGIN).json(body)).await.code(), "DUPLICATE_FIELD");
         }),
-        row("a body that is nested without end", "CWE-674; CVE-2020-36518", |world: Arc<TestServer>| async move {
+        row("a body that is nested without end", "CWE-674; CVE-2020-36518", |env| async move {
             let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
             let body = format!(r#"{{"email":"a@example.org","password":{}}}"#, nested(8_000));
-            assert_eq!(world.call(Call::post(LOGIN).json(body)).await.code(), "INVALID_JSON");
-            let token = world.register().await.device.token;
+            assert_eq!(env.call(Call::post(LOGIN).json(body)).await.code(), "INVALID_JSON");
+            let token = env.register().await.device.token;
             let body = format!(r#"{{"name":"x","settings":{}}}"#, nested(200_000));
             let create = Call::post("/api/v5/sessions").bearer(&token).json(body);
-            assert_eq!(world.call(create).await.code(), "INVALID_JSON");
+            assert_eq!(env.call(create).await.code(), "INVALID_JSON");
         }),
-        row("bytes that are no text", "RFC 8259, 8.1", |world: Arc<TestServer>| async move {
-            let answer = world.call(Call::post(LOGIN).json(b"{\"email\":\"a\xff@example.org\",\"password\":\"x\"}".to_vec())).await;
+        row("bytes that are no text", "RFC 8259, 8.1", |env| async move {
+            let answer = env
+                .call(
+                    Call::post(LOGIN)
+                        .json(b"{\"email\":\"a\xff@example.org\",\"password\":\"x\"}".to_vec()),
+                )
+                .await;
             assert_eq!(answer.code(), "INVALID_JSON");
         }),
-        row("a body that is too large", "CWE-770; RFC 9110, 15.5.14", |world: Arc<TestServer>| async move {
-            let body = format!(r#"{{"email":"a@example.org","password":"{}"}}"#, "x".repeat(2 << 20));
-            let mut client = Client::connect(world.address()).await;
+        row("a body that is too large", "CWE-770; RFC 9110, 15.5.14", |env| async move {
+            let body =
+                format!(r#"{{"email":"a@example.org","password":"{}"}}"#, "x".repeat(2 << 20));
+            let mut client = Client::connect(env.address()).await;
             let answer = client.try_call(Call::post(LOGIN).json(body)).await;
             assert!(answer.is_none_or(|answer| answer.status == 413));
         }),
-        row("a form, as a page of another origin can send it", "OWASP ASVS 5, 3.5.2; CSRF", |world: Arc<TestServer>| async move {
-            let body = format!(r#"{{"email":"a@example.org","password":"{PASSWORD}"}}"#);
-            for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
-                let call = Call::post(LOGIN).header("Content-Type", kind).body(body.clone());
-                assert_eq!(world.call(call).await.status, 415, "{kind}");
-            }
-        }),
-        row("types that are confused", "OWASP ASVS 5, 2.2; CWE-843", |world: Arc<TestServer>| async move {
-            let victim = world.register().await;
+        row(
+            "a form, as a page of another origin can send it",
+            "OWASP ASVS 5, 3.5.2; CSRF",
+            |env| async move {
+                let body = format!(r#"{{"email":"a@example.org","password":"{PASSWORD}"}}"#);
+                for kind in [
+                    "text/plain",
+                    "application/x-www-form-urlencoded",
+                    "multipart/form-data; boundary=x",
+                ] {
+                    let call = Call::post(LOGIN).header("Content-Type", kind).body(body.clone());
+                    assert_eq!(env.call(call).await.status, 415, "{kind}");
+                }
+            },
+        ),
+        row("types that are confused", "OWASP ASVS 5, 2.2; CWE-843", |env| async move {
+            let victim = env.register().await;
             for body in [
                 json!({ "email": { "$ne": "" }, "password": { "$ne": "" } }),
                 json!({ "email": [victim.email], "password": PASSWORD }),
@@ -230,18 +292,18 @@ pub(super) fn rows() -> Vec<Row> {
                 json!([victim.email, PASSWORD]),
                 Value::Null,
             ] {
-                let answer = world.call(Call::post(LOGIN).value(&body)).await;
+                let answer = env.call(Call::post(LOGIN).value(&body)).await;
                 assert!(matches!(answer.status, 400 | 422), "{body}: {}", answer.status);
             }
         }),
-        row("what went wrong inside, told outside", "OWASP ASVS 5, 16.5.1", |world: Arc<TestServer>| async move {
+        row("what went wrong inside, told outside", "OWASP ASVS 5, 16.5.1", |env| async move {
             for call in [
                 Call::get("/api/v5/auth/sessions/%00"),
                 Call::get("/api/v5/sessions/..%2f..%2fetc%2fpasswd"),
                 Call::delete("/api/v5/auth/tokens/'%20OR%201=1"),
                 Call::post(LOGIN).json("{\"email\":"),
             ] {
-                let answer = world.call(call).await;
+                let answer = env.call(call).await;
                 assert!((400..500).contains(&answer.status), "{}", answer.status);
                 let body = String::from_utf8_lossy(&answer.body).to_lowercase();
                 for leak in ["panicked", "rust", "src/", "/tmp", "redb", "sql"] {
@@ -249,14 +311,22 @@ pub(super) fn rows() -> Vec<Row> {
                 }
             }
         }),
-        row("an answer that is kept by somebody else", "OWASP ASVS 5, 14.3.2; RFC 9111", |world: Arc<TestServer>| async move {
-            let victim = world.register().await;
-            for call in [Call::get(ME), Call::get("/api/v5/auth/sessions"), Call::get("/api/v5/auth/verify")] {
-                let answer = world.call(call.bearer(&victim.device.token)).await;
-                assert_eq!(answer.header("cache-control"), Some("no-store"));
-            }
-            let device = Device::of(&world.refresh(&victim.device.refresh_token).await);
-            assert_ne!(device.token, victim.device.token);
-        }),
+        row(
+            "an answer that is kept by somebody else",
+            "OWASP ASVS 5, 14.3.2; RFC 9111",
+            |env| async move {
+                let victim = env.register().await;
+                for call in [
+                    Call::get(ME),
+                    Call::get("/api/v5/auth/sessions"),
+                    Call::get("/api/v5/auth/verify"),
+                ] {
+                    let answer = env.call(call.bearer(&victim.device.token)).await;
+                    assert_eq!(answer.header("cache-control"), Some("no-store"));
+                }
+                let device = Device::of(&env.refresh(&victim.device.refresh_token).await);
+                assert_ne!(device.token, victim.device.token);
+            },
+        ),
     ]
 }

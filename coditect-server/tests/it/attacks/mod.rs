@@ -5,6 +5,7 @@
 //! example) are tested with a controlled clock in `coditect-auth`.
 
 mod accounts;
+mod credentials;
 mod edge;
 mod families;
 mod files;
@@ -13,11 +14,11 @@ mod jwt;
 mod memberships;
 mod resources;
 mod tenancy;
-mod world;
+mod test_server;
 
 use std::{collections::HashSet, pin::Pin, sync::Arc};
 
-use self::world::TestServer;
+use self::test_server::TestServer;
 
 /// An attack.
 struct Row {
@@ -35,7 +36,7 @@ where
     F: Fn(Arc<TestServer>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    Row { name, source, attempt: Box::new(move |world| Box::pin(attempt(world))) }
+    Row { name, source, attempt: Box::new(move |env| Box::pin(attempt(env))) }
 }
 
 /// Minimum number of attacks in the table.
@@ -47,6 +48,7 @@ fn table_is_complete_and_has_sources() {
         jwt::rows(),
         families::rows(),
         accounts::rows(),
+        credentials::rows(),
         http::rows(),
         edge::rows(),
         tenancy::rows(),
@@ -63,14 +65,14 @@ fn table_is_complete_and_has_sources() {
 
 /// Attempts all attacks and reports every success.
 async fn attempt_all(rows: Vec<Row>) {
-    let world = Arc::new(TestServer::new().await);
+    let env = Arc::new(TestServer::new().await);
     let mut succeeded = Vec::new();
     for Row { name, source, attempt } in rows {
-        if let Err(error) = tokio::spawn(attempt(Arc::clone(&world))).await {
+        if let Err(error) = tokio::spawn(attempt(Arc::clone(&env))).await {
             succeeded.push(format!("{name} ({source}): {error}"));
         }
     }
-    world.stop().await;
+    env.stop().await;
     assert!(succeeded.is_empty(), "{}", succeeded.join("\n"));
 }
 
@@ -87,6 +89,11 @@ async fn no_refresh_token_is_stolen_and_no_owner_is_signed_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_account_is_taken_over_or_enumerated() {
     attempt_all(accounts::rows()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_factor_or_personal_token_gives_more_than_its_right() {
+    attempt_all(credentials::rows()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

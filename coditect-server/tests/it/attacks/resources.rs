@@ -1,10 +1,8 @@
 //! Attacks on resources: cost of unauthenticated requests, and resources of one user.
 
-use std::sync::Arc;
-
 use serde_json::json;
 
-use super::{Row, row, world::TestServer};
+use super::{Row, row};
 use crate::client::Call;
 
 const SESSIONS: &str = "/api/v5/sessions";
@@ -48,49 +46,93 @@ fn with_bodies() -> Vec<(&'static str, String)> {
     routes
 }
 
-#[rustfmt::skip]
 pub(super) fn rows() -> Vec<Row> {
     vec![
-        row("a made-up personal token before a body", "OWASP API4:2023; CWE-696; issue 20, 14", |world: Arc<TestServer>| async move {
-            let token = format!("cpt_{}", "A".repeat(43));
-            for (method, path) in with_bodies() {
-                for body in [&b"{"[..], &[b' '; 100_000]] {
-                    let call = Call::new(method, &path).bearer(&token).header("Content-Type", "application/json");
-                    let refused = world.call(call.body(body)).await;
-                    assert_eq!((refused.status, refused.code().as_str()), (401, "SESSION_REVOKED"), "{method} {path}");
+        row(
+            "a made-up personal token before a body",
+            "OWASP API4:2023; CWE-696; issue 20, 14",
+            |env| async move {
+                let token = format!("cpt_{}", "A".repeat(43));
+                for (method, path) in with_bodies() {
+                    for body in [&b"{"[..], &[b' '; 100_000]] {
+                        let call = Call::new(method, &path)
+                            .bearer(&token)
+                            .header("Content-Type", "application/json");
+                        let refused = env.call(call.body(body)).await;
+                        assert_eq!(
+                            (refused.status, refused.code().as_str()),
+                            (401, "SESSION_REVOKED"),
+                            "{method} {path}"
+                        );
+                    }
                 }
-            }
-        }),
-        row("an ended login's token before a large body", "OWASP API4:2023; CWE-613", |world: Arc<TestServer>| async move {
-            let ada = world.register().await;
-            let ended = world.call(Call::post("/api/v5/auth/logout").bearer(&ada.device.token)).await;
-            assert_eq!(ended.status, 200);
-            for (method, path) in with_bodies() {
-                let call = Call::new(method, &path).bearer(&ada.device.token).header("Content-Type", "application/json");
-                let refused = world.call(call.body([b' '; 100_000])).await;
-                assert_eq!((refused.status, refused.code().as_str()), (401, "SESSION_REVOKED"), "{method} {path}");
-            }
-        }),
-        row("large bodies of strangers", "OWASP API4:2023; CWE-770; issue 20, 5", |world: Arc<TestServer>| async move {
-            let body = json!({ "email": "x".repeat(20_000), "password": "x", "token": "x", "refresh_token": "x" });
-            for path in ["register", "login", "refresh", "password-reset", "password-reset/confirm"] {
-                let refused = world.call(Call::post(&format!("/api/v5/auth/{path}")).value(&body)).await;
-                assert_eq!((refused.status, refused.code().as_str()), (413, "PAYLOAD_TOO_LARGE"), "{path}");
-            }
-        }),
-        row("a session's memory filled without end", "OWASP API4:2023; CWE-770; issue 20, 05", |world: Arc<TestServer>| async move {
-            let ada = world.register().await;
-            let session = Call::post(SESSIONS).bearer(&ada.device.token).value(&json!({"name": "s"}));
-            let id = world.call(session).await.data()["id"].as_str().unwrap().to_owned();
-            let mut statuses = Vec::new();
-            for front in 0..12 {
-                let keys = (0..10).map(|key| (format!("k{front}{key}"), json!("x".repeat(90_000))));
-                let body = serde_json::Value::Object(keys.collect());
-                let patch = Call::patch(&format!("{SESSIONS}/{id}/memory")).bearer(&ada.device.token).value(&body);
-                statuses.push(world.call(patch).await.status);
-            }
-            assert_eq!(statuses[..9], [200; 9]);
-            assert_eq!(statuses[9..], [422; 3]);
-        }),
+            },
+        ),
+        row(
+            "an ended login's token before a large body",
+            "OWASP API4:2023; CWE-613",
+            |env| async move {
+                let ada = env.register().await;
+                let ended =
+                    env.call(Call::post("/api/v5/auth/logout").bearer(&ada.device.token)).await;
+                assert_eq!(ended.status, 200);
+                for (method, path) in with_bodies() {
+                    let call = Call::new(method, &path)
+                        .bearer(&ada.device.token)
+                        .header("Content-Type", "application/json");
+                    let refused = env.call(call.body([b' '; 100_000])).await;
+                    assert_eq!(
+                        (refused.status, refused.code().as_str()),
+                        (401, "SESSION_REVOKED"),
+                        "{method} {path}"
+                    );
+                }
+            },
+        ),
+        row(
+            "large bodies of strangers",
+            "OWASP API4:2023; CWE-770; issue 20, 5",
+            |env| async move {
+                let body = json!({
+                    "email": "x".repeat(20_000),
+                    "password": "x",
+                    "token": "x",
+                    "refresh_token": "x",
+                });
+                for path in
+                    ["register", "login", "refresh", "password-reset", "password-reset/confirm"]
+                {
+                    let refused =
+                        env.call(Call::post(&format!("/api/v5/auth/{path}")).value(&body)).await;
+                    assert_eq!(
+                        (refused.status, refused.code().as_str()),
+                        (413, "PAYLOAD_TOO_LARGE"),
+                        "{path}"
+                    );
+                }
+            },
+        ),
+        row(
+            "a session's memory filled without end",
+            "OWASP API4:2023; CWE-770; issue 20, 05",
+            |env| async move {
+                let ada = env.register().await;
+                let session =
+                    Call::post(SESSIONS).bearer(&ada.device.token).value(&json!({"name": "s"}));
+                let id = env.call(session).await.data()["id"].as_str().unwrap().to_owned();
+                let mut statuses = Vec::new();
+                for front in 0..12 {
+                    let keys =
+                        (0..10).map(|key| (format!("k{front}{key}"), json!("x".repeat(90_000))));
+                    let body = serde_json::Value::Object(keys.collect());
+                    let patch = Call::patch(&format!("{SESSIONS}/{id}/memory"))
+                        .bearer(&ada.device.token)
+                        .value(&body);
+                    statuses.push(env.call(patch).await.status);
+                }
+                assert_eq!(statuses[..9], [200; 9]);
+                assert_eq!(statuses[9..], [422; 3]);
+            },
+        ),
     ]
 }

@@ -88,7 +88,10 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>,
         values.as_array_mut().unwrap().push(value);
     }
     let told = json!({
-        "method": head.method.as_str(), "uri": head.uri.to_string(), "headers": headers, "bytes": bytes,
+        "method": head.method.as_str(),
+        "uri": head.uri.to_string(),
+        "headers": headers,
+        "bytes": bytes,
     });
     let answer = Response::builder().header("x-frame-options", "ALLOWALL");
     Ok(answer.body(Full::from(told.to_string())).unwrap())

@@ -8,4 +8,5 @@ mod health;
 mod ide;
 
 mod nginx;
+mod operation;
 mod proxy;

@@ -30,25 +30,28 @@ use crate::{
     tls,
 };
 
-const ADA: &str = "ada@example.org";
-const VERIFY: &str = "/api/v5/auth/verify";
+pub(super) const ADA: &str = "ada@example.org";
+pub(super) const VERIFY: &str = "/api/v5/auth/verify";
 
 /// The program, the IDE, and nginx in front of them.
-struct Site {
-    server: Process,
-    ide: Ide,
-    proxy: Proxy,
-    data: Folder,
+pub(super) struct Site {
+    pub(super) server: Process,
+    pub(super) ide: Ide,
+    pub(super) proxy: Proxy,
+    pub(super) data: Folder,
 }
 
 impl Site {
     /// Returns `None` without nginx.
-    async fn start(flags: &[&str]) -> Option<Self> {
+    pub(super) async fn start(flags: &[&str]) -> Option<Self> {
         Self::start_with(flags, |_| {}).await
     }
 
     /// Starts with a modified configuration.
-    async fn start_with(flags: &[&str], change: impl FnOnce(&mut Setup)) -> Option<Self> {
+    pub(super) async fn start_with(
+        flags: &[&str],
+        change: impl FnOnce(&mut Setup),
+    ) -> Option<Self> {
         let data = Folder::new();
         let ide = Ide::start().await;
         let trusting = ["--trusted-proxy", "127.0.0.1"];
@@ -60,30 +63,30 @@ impl Site {
         Some(Self { server, ide, proxy, data })
     }
 
-    fn at(&self) -> SocketAddr {
+    pub(super) fn at(&self) -> SocketAddr {
         self.proxy.address
     }
 
-    async fn call(&self, wanted: Call) -> Answer {
+    pub(super) async fn call(&self, wanted: Call) -> Answer {
         call(self.at(), wanted).await
     }
 
     /// Creates an account with access to the IDE.
-    async fn register(&self) -> Device {
+    pub(super) async fn register(&self) -> Device {
         let device = Device::register(self.at(), ADA).await;
         self.operator(&["user", "grant-ide", ADA]).await;
         device
     }
 
     /// Runs an operator's subcommand.
-    async fn operator(&self, arguments: &[&str]) -> String {
+    pub(super) async fn operator(&self, arguments: &[&str]) -> String {
         let output = program(arguments, self.data.path()).output().await.unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// Returns the request seen by the IDE.
-    async fn seen(&self, wanted: Call) -> Value {
+    pub(super) async fn seen(&self, wanted: Call) -> Value {
         let answer = self.call(wanted).await;
         assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
         answer.json()
@@ -371,14 +374,14 @@ async fn open(
 #[tokio::test]
 async fn websockets_pass_to_the_ide_and_the_server() {
     let Some(site) = Site::start(&[]).await else { return };
-    let desk = SignedInSession::at(site.at(), ADA).await;
+    let signed_in = SignedInSession::at(site.at(), ADA).await;
     site.operator(&["user", "grant-ide", ADA]).await;
-    let (mut socket, _) = Socket::open(&desk, "tab").await;
+    let (mut socket, _) = Socket::open(&signed_in, "tab").await;
     socket.update("memory", 1, json!({"k": 1})).await;
     assert_eq!(socket.expect("ack").await["seq"], 1);
 
-    let (mut echo, opening) = open(site.at(), Some(&desk.token), "http://test").await.unwrap();
-    let me = call(site.at(), Call::get(VERIFY).bearer(&desk.token)).await;
+    let (mut echo, opening) = open(site.at(), Some(&signed_in.token), "http://test").await.unwrap();
+    let me = call(site.at(), Call::get(VERIFY).bearer(&signed_in.token)).await;
     assert_eq!(opening.headers()["x-told-user"], me.header("x-auth-user").unwrap());
     for message in [Message::text("hello"), Message::binary(vec![7; 200_000])] {
         echo.send(message.clone()).await.unwrap();
@@ -386,7 +389,7 @@ async fn websockets_pass_to_the_ide_and_the_server() {
     }
     echo.close(None).await.unwrap();
     for (token, origin, status) in
-        [(None, "http://test", 401), (Some(&desk.token), "https://evil.example", 403)]
+        [(None, "http://test", 401), (Some(&signed_in.token), "https://evil.example", 403)]
     {
         match open(site.at(), token, origin).await {
             Err(Error::Http(answer)) => assert_eq!(answer.status(), status),
@@ -400,14 +403,15 @@ async fn large_upload_is_streamed_and_not_buffered_on_disk() {
     const BYTES: usize = 48 << 20;
     const HALF: usize = BYTES / 2;
     let Some(site) = Site::start(&[]).await else { return };
-    let desk = SignedInSession::at(site.at(), ADA).await;
-    let path = desk.part("files/large.bin");
+    let signed_in = SignedInSession::at(site.at(), ADA).await;
+    let path = signed_in.part("files/large.bin");
     site.operator(&["user", "grant-ide", ADA]).await;
     let before = site.proxy.peak_memory();
     let mut client = Client::connect(site.at()).await;
     let head = format!(
-        "PUT {path} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {}\r\nContent-Length: {BYTES}\r\n\r\n",
-        desk.token
+        "PUT {path} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {}\r\nContent-Length: \
+         {BYTES}\r\n\r\n",
+        signed_in.token
     );
     client.send(head.as_bytes()).await;
     client.send(&vec![7; HALF]).await;
@@ -427,7 +431,7 @@ async fn large_upload_is_streamed_and_not_buffered_on_disk() {
     }
     client.send(&vec![7; BYTES - HALF]).await;
     assert_eq!(client.answer().await.status, 201);
-    let read = desk.get("files/large.bin").await;
+    let read = signed_in.get("files/large.bin").await;
     assert!(read.status == 200 && read.body.len() == BYTES && read.body.iter().all(|it| *it == 7));
     assert!(site.proxy.temporary_files().is_empty());
     let grown = site.proxy.peak_memory() - before;
@@ -437,7 +441,7 @@ async fn large_upload_is_streamed_and_not_buffered_on_disk() {
     let chunked = format!(
         "POST /theia/upload HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {}\r\n\
          Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
-        desk.token
+        signed_in.token
     );
     client.send(chunked.as_bytes()).await;
     assert_eq!(client.answer().await.json()["bytes"], 11);
@@ -448,10 +452,10 @@ async fn early_refusal_reaches_the_client() {
     const BYTES: usize = 8 << 20;
     const PIECE: usize = 64 << 10;
     let Some(site) = Site::start(&["--file-limit", "1MiB"]).await else { return };
-    let desk = SignedInSession::at(site.at(), ADA).await;
-    let path = desk.part("files/large.bin");
+    let signed_in = SignedInSession::at(site.at(), ADA).await;
+    let path = signed_in.part("files/large.bin");
     for (token, status, code) in
-        [("x", 401, "UNAUTHORIZED"), (&desk.token[..], 413, "PAYLOAD_TOO_LARGE")]
+        [("x", 401, "UNAUTHORIZED"), (&signed_in.token[..], 413, "PAYLOAD_TOO_LARGE")]
     {
         let head = format!(
             "PUT {path} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {token}\r\n\
@@ -470,7 +474,7 @@ async fn early_refusal_reaches_the_client() {
     }
     let head = format!(
         "PUT {} HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999\r\n\r\n",
-        desk.part("files/large.bin")
+        signed_in.part("files/large.bin")
     );
     let mut client = Client::connect(site.at()).await;
     client.send(head.as_bytes()).await;
@@ -516,111 +520,5 @@ async fn client_address_is_that_of_the_connection() {
             let answer = site.call(wanted).await;
             assert_eq!((answer.status, answer.header("strict-transport-security")), (200, told));
         }
-    }
-}
-
-#[tokio::test]
-async fn operator_routes_are_hidden_and_others_served() {
-    let Some(site) = Site::start(&["--metrics-allow", "0.0.0.0/0"]).await else { return };
-    for path in ["/metrics", "/healthz", "/readyz", "/%6detrics", "//metrics", "/a/../readyz"] {
-        assert_eq!(site.call(Call::get(path)).await.status, 404, "{path}");
-    }
-    let inner = Call::get("/.coditect/verify");
-    assert_eq!(site.call(inner).await.status, 404);
-    for path in ["/", "/a/page/of/it", "/api/v5/health", "/.well-known/jwks.json"] {
-        let answer = site.call(Call::get(path)).await;
-        assert_eq!(answer.status, 200, "{path}");
-        // Exactly one, from the server.
-        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
-        assert_eq!(answer.header("x-frame-options"), Some("DENY"));
-    }
-    let moved = site.call(Call::get("/theia?x=1")).await;
-    assert_eq!((moved.status, moved.header("location")), (308, Some("/theia/?x=1")));
-    let device = site.register().await;
-    let answer = site.call(Call::get("/theia/").bearer(&device.token)).await;
-    assert_eq!(answer.header("x-frame-options"), Some("SAMEORIGIN"));
-    let named = Call::get("/theia/").header("X-Request-Id", "mine");
-    assert_eq!(site.call(named).await.json()["error"]["request_id"], "mine");
-}
-
-#[tokio::test]
-async fn access_log_has_no_secrets() {
-    let Some(site) = Site::start(&[]).await else { return };
-    let device = site.register().await;
-    let wanted = Call::get("/api/v5/auth/verify?token=secret1").bearer(&device.token);
-    let wanted = wanted.header("Referer", "http://test/?token=secret2");
-    site.call(wanted.header("X-Request-Id", "named-so")).await;
-    site.call(Call::get("/theia/a?token=secret3").bearer(&device.token)).await;
-    site.call(Call::get("/theia?token=secret4")).await;
-    let unnamed = site.call(Call::get("/api/v5/health")).await;
-    let log = site.proxy.logged().await;
-    assert!(log.contains(unnamed.header("x-request-id").unwrap()), "one name in both: {log}");
-    assert!(log.contains("\"GET /api/v5/auth/verify HTTP/1.1\" 204 "), "{log}");
-    assert!(log.contains(" named-so\n"), "{log}");
-    assert!(log.contains("\"GET /theia/a HTTP/1.1\" 200 "), "{log}");
-    assert!(!log.contains("secret") && !log.contains(&device.token) && !log.contains('?'), "{log}");
-}
-
-#[tokio::test]
-async fn stopped_server_is_reported_as_unavailable() {
-    let Some(site) = Site::start(&[]).await else { return };
-    let device = site.register().await;
-    let Site { server, ide, proxy, data: _data } = site;
-    server.kill().await;
-    for path in ["/theia/", "/api/v5/auth/me", "/"] {
-        let refused = call(proxy.address, Call::get(path).bearer(&device.token)).await;
-        assert_eq!((refused.status, refused.code().as_str()), (503, "UNAVAILABLE"), "{path}");
-        assert_eq!(refused.header("retry-after"), Some("1"));
-    }
-    assert_eq!(ide.asked(), 0);
-}
-
-#[tokio::test]
-async fn tls_sends_hsts_and_http_redirects() {
-    let mut certificate = None;
-    let site = Site::start_with(&[], |setup| {
-        certificate = Some(tls::write(setup.folder.path()));
-        setup.with_tls();
-    });
-    let Some(site) = site.await else { return };
-    let certificate = certificate.unwrap();
-    let offers: [&[&str]; 2] = [&["http/1.1"], &[]];
-    for offered in offers {
-        let stream = tls::connect(site.at(), &certificate, offered).await.unwrap();
-        let answer = tls::over_http1(stream, "/api/v5/health").await;
-        assert_eq!(answer.status(), 200);
-        assert_eq!(answer.headers()["strict-transport-security"], "max-age=31536000");
-    }
-    let stream = tls::connect(site.at(), &certificate, &["h2", "http/1.1"]).await.unwrap();
-    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let moved = site.proxy.plain("GET /a?b=1 HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    assert!(moved.starts_with("HTTP/1.1 308 "), "{moved}");
-    assert!(moved.contains("\r\nLocation: https://ide.example.org/a?b=1\r\n"), "{moved}");
-}
-
-#[tokio::test]
-async fn tags_stay_strong_behind_a_compressing_nginx() {
-    let compressing = |setup: &mut Setup| {
-        let gzip = "gzip on; gzip_types application/json text/plain; gzip_proxied any; gzip_min_length 1;\n";
-        setup.text = format!("{gzip}{}", setup.text);
-    };
-    let Some(site) = Site::start_with(&[], compressing).await else { return };
-    let desk = SignedInSession::at(site.at(), ADA).await;
-    let file = desk.part("files/a.txt");
-    let put = Call::put(&file).body("a".repeat(2_000)).header("Accept-Encoding", "gzip");
-    assert_eq!(desk.call(put).await.status, 201);
-    for path in [desk.part(""), desk.part("editor"), file] {
-        let wanted = Call::get(&path).header("Accept-Encoding", "gzip");
-        let read = desk.call(wanted).await;
-        assert_eq!(read.header("content-encoding"), None, "{path}");
-        let tag = read.header("etag").unwrap();
-        assert!(!tag.starts_with("W/"), "{path}: {tag}");
-        let change = if path.contains("/files/") {
-            Call::put(&path).body("b")
-        } else {
-            Call::patch(&path).value(&json!({}))
-        };
-        let changed = desk.call(change.header("If-Match", tag)).await;
-        assert_eq!(changed.status, 200, "{path}");
     }
 }

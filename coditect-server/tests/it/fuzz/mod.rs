@@ -40,7 +40,7 @@ fn ends_its_login(operation: &Described) -> bool {
 /// A user, and the number of requests sent.
 struct Fuzz {
     server: Running,
-    desk: SignedInSession,
+    signed_in: SignedInSession,
     session: String,
     sent: usize,
     /// Operations that have succeeded.
@@ -80,7 +80,7 @@ impl Fuzz {
 
     async fn token_for(&self, operation: &Described) -> String {
         if !ends_its_login(operation) {
-            return self.desk.token.clone();
+            return self.signed_in.token.clone();
         }
         let email = format!("user{}@example.org", self.sent);
         Device::register(self.server.address, &email).await.token
@@ -95,9 +95,9 @@ fn shown(call: &Call) -> String {
 async fn random_requests_to_every_route_succeed_or_are_refused() {
     let rounds = env::var("CODITECT_FUZZ_ROUNDS").map_or(8, |it| it.parse().unwrap());
     let server = Running::start(&["--trusted-proxy", "127.0.0.1"]).await;
-    let desk = SignedInSession::new(&server, "joan@example.org").await;
-    let session = desk.path.rsplit('/').next().unwrap().to_owned();
-    let mut fuzz = Fuzz { server, desk, session, sent: 0, done: BTreeSet::new() };
+    let signed_in = SignedInSession::new(&server, "joan@example.org").await;
+    let session = signed_in.path.rsplit('/').next().unwrap().to_owned();
+    let mut fuzz = Fuzz { server, signed_in, session, sent: 0, done: BTreeSet::new() };
     for round in 1..=rounds {
         for (number, operation) in (0..).zip(contract::operations()) {
             let takes_body = operation.operation.get("requestBody").is_some();
@@ -108,7 +108,7 @@ async fn random_requests_to_every_route_succeed_or_are_refused() {
         }
     }
     // The session still exists, and some requests succeeded.
-    assert_eq!(fuzz.desk.get("").await.status, 200);
+    assert_eq!(fuzz.signed_in.get("").await.status, 200);
     let done = fuzz.done.len();
     assert!(3 * done > contract::operations().count(), "only {:?} did anything", fuzz.done);
 }

@@ -47,7 +47,7 @@ pub use reader::BlobReader;
 pub(crate) use readers::Readers;
 pub use upload::{BlobUpload, Reservation};
 
-use super::{TenantTransaction, Transaction};
+use super::Transaction;
 use crate::{
     Counter, Error, ErrorKind, Result,
     entity::CHUNKS,
@@ -171,26 +171,6 @@ fn detached(tenant_id: TenantId, blob: &Blob, now: DateTime<Utc>) -> OrphanBlob 
         state: BlobState::Released,
         collect_after: now + READ_LEASE,
         counted_bytes: blob.size,
-    }
-}
-
-impl TenantTransaction {
-    /// As [`Transaction::attach`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub async fn attach(&self, blob: &Blob) -> Result<()> {
-        self.tx.attach(self.tenant, blob).await
-    }
-
-    /// As [`Transaction::detach`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub async fn detach(&self, blob: &Blob, now: DateTime<Utc>) -> Result<()> {
-        self.tx.detach(self.tenant, blob, now).await
     }
 }
 

@@ -184,8 +184,8 @@ impl New {
         let is_plain = coditect_auth::text::is_plain_text(name);
         if name.is_empty() || name.chars().count() > MAX_TOKEN_NAME_CHARS || !is_plain {
             let message = format!(
-                "must have 1 to {MAX_TOKEN_NAME_CHARS} characters, none of them control, bidirectional \
-                 or invisible"
+                "must have 1 to {MAX_TOKEN_NAME_CHARS} characters, none of them control, \
+                 bidirectional or invisible"
             );
             wrong.push(Field::new("name", message));
         }

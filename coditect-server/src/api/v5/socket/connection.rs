@@ -186,7 +186,9 @@ impl Connection {
             let ping_at = heard_at + ping_every * (pinged + 1);
             let notice_at = self.next_notice_at();
             let step = tokio::select! {
-                () = stopping.cancelled() => Err(Disconnect::Close(1001, "server is shutting down")),
+                () = stopping.cancelled() => {
+                Err(Disconnect::Close(1001, "server is shutting down"))
+            }
                 said = socket.next() => {
                     (heard_at, pinged) = (Instant::now(), 0);
                     self.on_message(socket, said).await

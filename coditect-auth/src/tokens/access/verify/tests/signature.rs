@@ -221,7 +221,11 @@ fn refresh_token_is_not_an_access_token() {
 
 proptest! {
     #[test]
-    fn garbage_is_refused(text in any::<String>(), a in "[A-Za-z0-9_-]{0,40}", b in "[A-Za-z0-9_-]{0,40}") {
+    fn garbage_is_refused(
+        text in any::<String>(),
+        a in "[A-Za-z0-9_-]{0,40}",
+        b in "[A-Za-z0-9_-]{0,40}",
+    ) {
         let fixture = Fixture::new();
         prop_assert!(fixture.verify(&text).is_err());
         let dotted = format!("{a}.{b}.{a}");
@@ -230,7 +234,10 @@ proptest! {
 
     /// Includes the spare bits of the last character: a token has one encoding.
     #[test]
-    fn token_with_any_changed_character_is_rejected(at in any::<prop::sample::Index>(), to in "[A-Za-z0-9_-]") {
+    fn token_with_any_changed_character_is_rejected(
+        at in any::<prop::sample::Index>(),
+        to in "[A-Za-z0-9_-]",
+    ) {
         let fixture = Fixture::new();
         let token = fixture.token();
         let at = at.index(token.len());
