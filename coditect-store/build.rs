@@ -20,7 +20,8 @@ fn main() {
     if !has_libclang() {
         println!(
             "cargo::error=the feature `fdb` needs libclang to build: install libclang-dev (Debian, \
-             Ubuntu), clang-devel (Fedora) or llvm (Homebrew), or set LIBCLANG_PATH to its directory"
+             Ubuntu), clang-devel (Fedora) or llvm (Homebrew), or set LIBCLANG_PATH to its \
+             directory"
         );
     }
     // A warning only, since `cargo check` does not link.

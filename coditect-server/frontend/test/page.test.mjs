@@ -1,7 +1,6 @@
 // The page in a real browser with a real server.
 
 import assert from 'node:assert/strict';
-import { createHmac } from 'node:crypto';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
@@ -10,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 
 import { chromium } from 'playwright-core';
 
-import { Browser, eventually, serve, somebody, text, wait } from './support.mjs';
+import { Browser, eventually, serve, somebody, text, totp, wait } from './support.mjs';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const pictures = process.env.CODITECT_SCREENSHOTS;
@@ -594,18 +593,4 @@ for (const colorScheme of ['light', 'dark']) {
     await accessible(page);
     await picture(page, `narrow-sign-in-${colorScheme}`);
   });
-}
-
-/** Returns the code of an authenticator app (RFC 6238), `steps` steps from now. */
-function totp(secret, steps) {
-  const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
-  const bits = [...secret]
-    .map((letter) => alphabet.indexOf(letter).toString(2).padStart(5, '0'))
-    .join('');
-  const key = Buffer.from(bits.match(/.{8}/g).map((byte) => Number.parseInt(byte, 2)));
-  const counter = Buffer.alloc(8);
-  counter.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30_000) + steps));
-  const hash = createHmac('sha1', key).update(counter).digest();
-  const at = hash[19] & 15;
-  return String((hash.readUInt32BE(at) & 0x7fffffff) % 1_000_000).padStart(6, '0');
 }

@@ -1,6 +1,7 @@
 // Test support: a real server, a proxy that can be cut, and browsers whose tabs are clients in this
 // process.
 
+import { createHmac } from 'node:crypto';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -213,3 +214,17 @@ export async function eventually(probe, what = probe.toString(), limit_ms = 10_0
 
 /** Decodes UTF-8. */
 export const text = (bytes) => new TextDecoder().decode(bytes);
+
+/** Returns the code of an authenticator app (RFC 6238), `steps` steps from now. */
+export function totp(secret, steps) {
+  const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
+  const bits = [...secret]
+    .map((letter) => alphabet.indexOf(letter).toString(2).padStart(5, '0'))
+    .join('');
+  const key = Buffer.from(bits.match(/.{8}/g).map((byte) => Number.parseInt(byte, 2)));
+  const counter = Buffer.alloc(8);
+  counter.writeBigUInt64BE(BigInt(Math.floor(Date.now() / 30_000) + steps));
+  const hash = createHmac('sha1', key).update(counter).digest();
+  const at = hash[19] & 15;
+  return String((hash.readUInt32BE(at) & 0x7fffffff) % 1_000_000).padStart(6, '0');
+}

@@ -34,6 +34,7 @@ pub(crate) type Handler = Box<dyn Fn(Arc<App>, Request) -> Handling + Send + Syn
 
 /// Returns all routes.
 #[rustfmt::skip]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn table() -> Vec<Route> {
     use Document::{Editor, Terminal};
     use UpdateMode::{Merge, Replace};

@@ -12,8 +12,8 @@ use coditect_store::{
 use serde_json::Value;
 
 const HELP: &str = "\
-Replays recorded programs of a real FoundationDB on the embedded engine or on a cluster, and prints the
-number of programs that agree, with the first disagreement in full.
+Replays recorded programs of a real FoundationDB on the embedded engine or on a cluster, and prints
+the number of programs that agree, with the first disagreement in full.
 
 usage: replay [--cluster-file FILE] PROGRAMS…
 

@@ -118,8 +118,8 @@ pub(crate) fn forked(opener: u32) -> Error {
 #[cfg(feature = "fdb")]
 pub(crate) fn forked_library(starter: u32) -> Error {
     let message = format!(
-        "FoundationDB's client library was started by process {starter} and cannot be used in a fork: \
-         open the cluster after the fork, or execute a new program"
+        "FoundationDB's client library was started by process {starter} and cannot be used in a \
+         fork: open the cluster after the fork, or execute a new program"
     );
     Error::new(ErrorKind::Closed, message)
 }

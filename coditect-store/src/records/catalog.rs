@@ -23,6 +23,8 @@
 //! - Readers trust a cached state for [`CACHE_LIFETIME`] after a transaction has confirmed it. The
 //!   entries of a retired index are removed only after that time.
 
+mod errors;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
@@ -39,6 +41,8 @@ use crate::{
     entity::{META, Schema, SchemaEntry},
     keyspace::{KeyPart, KeyRange, Readable, Root, ScopeKind, packed, unpack_all},
 };
+pub(super) use errors::{not_built, retired};
+use errors::{redeclared, unknown};
 
 /// The state of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -567,39 +571,4 @@ fn removal_key(root: &Root, index: &str) -> Vec<u8> {
 
 fn state_key(root: &Root, index: &str) -> Vec<u8> {
     root.key(&(META.to_owned(), "index".to_owned(), index.to_owned()))
-}
-
-pub(super) fn not_built(index: &'static str) -> Error {
-    Error::new(ErrorKind::IndexBuilding(index), format!("index {index} is not built"))
-}
-
-fn redeclared(declared: &SchemaEntry, stored: &StoredEntry) -> Error {
-    let SchemaEntry { name, .. } = declared;
-    let shown = |(what, scope_kind, elements, space): &StoredEntry| {
-        format!("{what} ({scope_kind}) over ({elements}) in {space:?}")
-    };
-    let message = format!(
-        "schema mismatch for {name:?}: the stored declaration is {}, this program's is {}; \
-         use a new name for the changed one",
-        shown(stored),
-        shown(&declared.to_stored())
-    );
-    Error::new(ErrorKind::SchemaMismatch(name), message)
-}
-
-/// Returns the error for a declared index that another program has retired.
-pub(super) fn retired(index: &'static str) -> Error {
-    let message = format!(
-        "index {index} was retired by a newer version of the program: remove its declaration, or \
-         give the index a new name",
-    );
-    Error::new(ErrorKind::SchemaMismatch(index), message)
-}
-
-fn unknown(space: &str, index: &str) -> Error {
-    let message = format!(
-        "{space} has index {index}, which this program does not declare: to retire it, open the \
-         store with StoreOptions::retire({index:?})",
-    );
-    Error::new(ErrorKind::NewerFormat, message)
 }

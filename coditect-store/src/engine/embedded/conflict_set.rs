@@ -289,13 +289,15 @@ mod tests {
                 plain[usize::from(a.min(b))..usize::from(a.max(b))].fill(version);
                 if evictions[usize::try_from(version).unwrap() % evictions.len()] {
                     // Few enough for nothing to be evicted.
-                    now += if writes.generations.len() < 6 { GENERATION_INTERVAL } else { Duration::ZERO };
+                    let is_short = writes.generations.len() < 6;
+                    now += if is_short { GENERATION_INTERVAL } else { Duration::ZERO };
                     writes.evict_expired(now);
                 }
             }
             let (a, b, version) = asked;
             let (begin, end) = (a.min(b), a.max(b));
-            let expected = plain[usize::from(begin)..usize::from(end)].iter().any(|at| *at > version);
+            let mut range = plain[usize::from(begin)..usize::from(end)].iter();
+            let expected = range.any(|at| *at > version);
             prop_assert_eq!(writes.conflicts_with(version, &range(begin, end)), expected);
         }
     }

@@ -340,7 +340,8 @@ mod tests {
     proptest! {
         #[test]
         fn memtables_over_the_btree_read_as_one_map_before_and_after_a_checkpoint(
-            stored in ops(), immutable_ops in ops(), mutable_ops in ops(), (a, b) in (0_u8..31, 0_u8..31),
+            stored in ops(), immutable_ops in ops(), mutable_ops in ops(),
+            (a, b) in (0_u8..31, 0_u8..31),
         ) {
             let disk = Memory::default();
             let mut btree = BTreeFile::open(&disk, 1 << 20).unwrap();
@@ -356,7 +357,8 @@ mod tests {
             let snapshot = Snapshot { mutable: mutable.clone(), base: Arc::clone(&base) };
             let (begin, end) = (a.min(b), a.max(b));
             let within = plain.range(vec![begin]..vec![end]);
-            let expected: Vec<_> = within.map(|(key, value)| (key.clone(), value.clone())).collect();
+            let expected: Vec<_> =
+                within.map(|(key, value)| (key.clone(), value.clone())).collect();
             for is_installed in [false, true] {
                 if is_installed {
                     btree.apply(&immutable, LogPosition::default(), false).unwrap();
@@ -367,7 +369,8 @@ mod tests {
                 descending.reverse();
                 prop_assert_eq!(&descending, &expected);
                 for key in 0..30 {
-                    prop_assert_eq!(&snapshot.value(&[key]).unwrap(), &plain.get(&[key][..]).cloned());
+                    let expected = plain.get(&[key][..]).cloned();
+                    prop_assert_eq!(&snapshot.value(&[key]).unwrap(), &expected);
                 }
             }
             // The counters and mutations of a memtable match its content.

@@ -82,7 +82,8 @@ extern "C" fn stop() {
 
 fn start_error(error: FdbError) -> Error {
     let message = if error.code() == 2203 {
-        "FoundationDB's client library (libfdb_c) is too old: install foundationdb-clients 7.3 or later"
+        "FoundationDB's client library (libfdb_c) is too old: install foundationdb-clients 7.3 \
+         or later"
     } else {
         "cannot start FoundationDB's client library (libfdb_c)"
     };

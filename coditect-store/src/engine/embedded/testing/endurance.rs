@@ -6,7 +6,8 @@
 //! duration and peak memory:
 //!
 //! ```text
-//! CODITECT_ENDURANCE_MIB=10240 cargo test --release -p coditect-store --lib endurance -- --nocapture
+//! CODITECT_ENDURANCE_MIB=10240 cargo test --release -p coditect-store \
+//!     --lib endurance -- --nocapture
 //! ```
 
 use std::{

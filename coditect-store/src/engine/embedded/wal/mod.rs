@@ -20,7 +20,8 @@
 //! ```text
 //! folder     log-0000.wal, log-0001.wal, …: segments, in the order of the numbers in their headers
 //! segment    header (4,096 bytes) ‖ the header again ‖ frame ‖ frame ‖ … ‖ earlier contents
-//! header     "CDTLOG\0\0" ‖ format (4 bytes) ‖ store (8) ‖ number (8) ‖ salt (8) ‖ CRC-32C (4) ‖ zeros
+//! header     "CDTLOG\0\0" ‖ format (4 bytes) ‖ store (8) ‖ number (8) ‖ salt (8)
+//!            ‖ CRC-32C (4) ‖ zeros
 //!            ‖ successor (12) at byte 512 ‖ zeros
 //! successor  number of the next segment (8) ‖ CRC-32C of this segment's salt and that number (4);
 //!            zeros if there is none
@@ -29,7 +30,7 @@
 //! payload    mutation ‖ mutation ‖ …
 //! mutation   1 ‖ key ‖ length (4) ‖ value             sets the key to the value
 //!            2 ‖ key                                  clears the key
-//!            3 ‖ key ‖ key                            clears from the first (inclusive) to the second (exclusive)
+//!            3 ‖ key ‖ key                            clears the range [first, second)
 //! key        length (2) ‖ bytes
 //! ```
 //!

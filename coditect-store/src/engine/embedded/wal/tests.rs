@@ -348,7 +348,7 @@ async fn changed_bytes_never_panic_or_add_commits() {
 
 /// Prints the duration and the peak memory of recovering one gigabyte of rows of 1 KiB.
 #[tokio::test]
-#[ignore = "writes a gigabyte: cargo test --release -p coditect-store --lib a_gigabyte -- --ignored --nocapture"]
+#[ignore = "writes 1 GB: cargo test --release -p coditect-store --lib a_gigabyte -- --ignored"]
 async fn a_gigabyte_is_recovered() {
     const BATCHES: u64 = 1 << 10;
     const ROWS: u64 = 1 << 10;
