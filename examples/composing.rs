@@ -132,9 +132,9 @@ async fn main() -> Result<(), Error> {
     let tx = store.begin();
     assert_eq!(tx.get::<Tenant>(again.tenant, ()).await?, None);
 
-    // A tenant handle cannot build keys of another tenant.
-    let own = tx.tenant(ids.tenant);
-    assert!(own.get::<Session>(ids.session).await?.is_some());
+    // Records are read in the scope of their tenant.
+    assert!(tx.get::<Session>(ids.tenant, ids.session).await?.is_some());
+    assert!(tx.get::<Session>(again.tenant, ids.session).await?.is_none());
     Ok(())
 }
 

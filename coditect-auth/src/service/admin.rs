@@ -12,6 +12,7 @@ use super::{
     audit::{Action, Entry},
     ide::operator_grant,
     login_records::live_logins,
+    second_factor::NOT_ENABLED,
     tokens::revoke_all_tokens,
 };
 use crate::{
@@ -107,11 +108,11 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], also for a disabled user; [`Error::Store`].
+    /// [`Error::NotFound`]; [`Error::Forbidden`] for a disabled user; [`Error::Store`].
     pub async fn reset_token(&self, email: &str) -> Result<OpaqueToken, Error> {
         let user = self.user(email).await?;
         let text = self.new_reset(&user, ResetOrigin::Operator, &ClientInfo::default()).await?;
-        text.ok_or(Error::NotFound)
+        text.ok_or(Error::Forbidden("the user is disabled: enable the user first"))
     }
 
     /// Revokes all logins and personal tokens of a user, and returns the number of live logins.
@@ -140,13 +141,13 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], also if there is none; [`Error::Store`].
+    /// [`Error::NotFound`]; [`Error::FactorState`] if there is none; [`Error::Store`].
     pub async fn reset_second_factor(&self, email: &str) -> Result<(), Error> {
         let email = &Email::parse(email)?;
         let take = |tx: Transaction| async move {
             let user = user_in(&tx, email).await?;
             let factor = tx.delete::<SecondFactor>(user.tenant_id, user.id).await?;
-            factor.ok_or(Error::NotFound)?;
+            factor.ok_or(Error::FactorState(NOT_ENABLED))?;
             Entry::new(Action::FactorRemoved, user.tenant_id, None, &ClientInfo::default())
                 .target(user.id)
                 .write(&tx, self.clock.now())

@@ -20,6 +20,8 @@ use crate::{
 /// Time to confirm an enrollment.
 const ENROLLMENT_TIMEOUT: TimeDelta = TimeDelta::minutes(15);
 
+/// Reason for which a removal is refused.
+pub(super) const NOT_ENABLED: &str = "two-factor authentication is not enabled";
 /// Reason for which a confirmation is refused.
 const NOT_PENDING: &str =
     "two-factor authentication has no pending setup, or it has timed out: start again";
@@ -284,8 +286,7 @@ impl Auth {
                 async move {
                     let user = proof.recheck(&tx).await?;
                     let factor = tx.get::<model::SecondFactor>(user.tenant_id, user.id).await?;
-                    let factor = factor
-                        .ok_or(Error::FactorState("two-factor authentication is not enabled"))?;
+                    let factor = factor.ok_or(Error::FactorState(NOT_ENABLED))?;
                     if factor.confirmed {
                         let code = code.ok_or(Error::FactorRequired)?;
                         ConfirmedFactor(factor).consume(self, &tx, code, now).await?;

@@ -32,7 +32,7 @@ async fn disabled_user_is_locked_out_until_enabled() {
     env.auth.set_status(EMAIL, UserStatus::Disabled).await.unwrap();
     assert!(!env.holds(&ada.tokens).await);
     assert!(matches!(env.login(EMAIL, PASSWORD).await, Err(Error::InvalidCredentials)));
-    assert!(matches!(env.auth.reset_token(EMAIL).await, Err(Error::NotFound)));
+    assert!(matches!(env.auth.reset_token(EMAIL).await, Err(Error::Forbidden(_))));
     env.auth.set_status(EMAIL, UserStatus::Enabled).await.unwrap();
     assert!(!env.holds(&ada.tokens).await, "what was ended stays ended");
     env.login(EMAIL, PASSWORD).await.unwrap();

@@ -25,6 +25,17 @@ pub(crate) const NEXT_MASTER_KEY_VARIABLE: &str = "CODITECT_NEW_MASTER_KEY";
 /// Maximum number of users in a reply.
 const PAGE: usize = 200;
 
+/// The error of a task.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// No user has the address.
+    #[error("no user has the address {0}: list all users with `coditect-server user list`")]
+    UnknownUser(String),
+    /// Any other error.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+}
+
 /// A task.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,8 +123,40 @@ impl From<&User> for UserRow {
     }
 }
 
+impl AdminRequest {
+    /// Returns the address of the existing user that the task is about.
+    fn email(&self) -> Option<&str> {
+        match self {
+            Self::SetIde { email, .. }
+            | Self::User { email }
+            | Self::SetEnabled { email, .. }
+            | Self::ResetPassword { email }
+            | Self::RevokeSessions { email }
+            | Self::RemoveSecondFactor { email } => Some(email),
+            Self::CreateUser { .. }
+            | Self::Users { .. }
+            | Self::Keys
+            | Self::RotateKeys
+            | Self::ReplaceMasterKey { .. } => None,
+        }
+    }
+}
+
 /// Performs `task`.
 pub(crate) async fn perform(
+    auth: &Auth,
+    store: &Store,
+    folder: &Path,
+    task: AdminRequest,
+) -> Result<AdminResponse, AdminError> {
+    let email = task.email().map(str::to_owned);
+    perform_task(auth, store, folder, task).await.map_err(|error| match (error, email) {
+        (AuthError::NotFound, Some(email)) => AdminError::UnknownUser(email),
+        (error, _) => AdminError::Auth(error),
+    })
+}
+
+async fn perform_task(
     auth: &Auth,
     store: &Store,
     folder: &Path,

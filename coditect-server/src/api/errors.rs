@@ -90,11 +90,9 @@ impl From<auth::Error> for Problem {
                 Self::forbidden("Enter your password to do this.")
                     .with_code("REAUTHENTICATION_REQUIRED")
             }
-            auth::Error::FactorState(_) => Self::conflict(
-                "SECOND_FACTOR_STATE",
-                "Two-factor authentication is not in the required state: already enabled, or not \
-                 enabled.",
-            ),
+            auth::Error::FactorState(state) => {
+                Self::conflict("SECOND_FACTOR_STATE", sentence(state))
+            }
             auth::Error::Throttled { retry_after } => Self::too_many_requests(retry_after),
             auth::Error::ResetInvalid => Self::bad_request(
                 "RESET_INVALID",
@@ -141,4 +139,11 @@ impl store::RunError for Problem {
     fn store_error(&self) -> Option<&store::Error> {
         self.cause()?.downcast_ref()
     }
+}
+
+/// Returns `text` as a sentence: capitalized, with a full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    first.into_iter().chain(letters).chain(['.']).collect()
 }

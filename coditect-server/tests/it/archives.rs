@@ -1,10 +1,15 @@
 //! Archives with the real program: pipes, a tenant moved to another store, and refused imports.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use coditect_store::Store;
+use tokio::time::timeout;
 
 use crate::{
+    client::PATIENCE,
     folder::{self, Folder},
     operator::{EMAIL, fails, filled, path, succeeds, verb},
 };

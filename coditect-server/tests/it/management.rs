@@ -64,10 +64,12 @@ async fn users_are_managed_with_and_without_a_running_server() {
         let shown = succeeds(folder, &["user", "show", &email]).await;
         assert!(shown.contains("disabled"), "{shown}");
         let refused = fails(folder, &["user", "reset-password", &email]).await;
-        assert!(refused.contains("not found"), "{refused}");
+        assert!(refused.contains("the user is disabled"), "{refused}");
         succeeds(folder, &["user", "enable", &email]).await;
         let nobody = fails(folder, &["user", "show", "nobody@example.org"]).await;
-        assert!(nobody.contains("not found"), "{nobody}");
+        assert!(nobody.contains("no user has the address nobody@example.org"), "{nobody}");
+        let no_factor = fails(folder, &["user", "remove-second-factor", &email]).await;
+        assert!(no_factor.contains("two-factor authentication is not enabled"), "{no_factor}");
         if let Some(server) = running {
             server.terminate().await;
         }

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Output, Stdio},
     sync::{
         Arc,

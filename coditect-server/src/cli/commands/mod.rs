@@ -26,7 +26,10 @@ use hyper::Uri;
 use thiserror::Error;
 
 use super::args::Subcommand;
-use crate::{StoreLocation, admin::client};
+use crate::{
+    StoreLocation,
+    admin::{client, protocol::AdminError},
+};
 
 /// Cache for the store's file, in bytes.
 const CACHE_BYTES: usize = 64 << 20;
@@ -55,6 +58,9 @@ pub enum Error {
     /// An error of identity.
     #[error(transparent)]
     Auth(#[from] coditect_auth::Error),
+    /// A task of an operator failed.
+    #[error(transparent)]
+    Task(#[from] AdminError),
     /// Stdin cannot be read.
     #[error("cannot read stdin")]
     Stdin(#[source] io::Error),

@@ -1,6 +1,12 @@
 //! nginx in front of the real program, for operators: hidden routes, logs, TLS and compression.
 
-use super::nginx::{ADA, Site};
+use serde_json::json;
+
+use super::{
+    nginx::{ADA, Site},
+    proxy::Setup,
+};
+use crate::{client::Call, signed_in_session::SignedInSession, tls};
 
 #[tokio::test]
 async fn operator_routes_are_hidden_and_others_served() {

@@ -296,8 +296,8 @@ mod tests {
             }
             let (a, b, version) = asked;
             let (begin, end) = (a.min(b), a.max(b));
-            let mut range = plain[usize::from(begin)..usize::from(end)].iter();
-            let expected = range.any(|at| *at > version);
+            let mut versions = plain[usize::from(begin)..usize::from(end)].iter();
+            let expected = versions.any(|at| *at > version);
             prop_assert_eq!(writes.conflicts_with(version, &range(begin, end)), expected);
         }
     }
