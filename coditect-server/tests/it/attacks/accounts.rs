@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Row, row, test_server::TestServer};
 use crate::{
-    account::{Device, LOGIN, ME, PASSWORD, REGISTER, credentials},
+    account::{Device, LOGIN, PASSWORD, REGISTER, credentials},
     client::{Answer, Call},
 };
 

@@ -5,7 +5,7 @@ use totp_rs::{Builder, Secret};
 
 use super::{
     Row,
-    accounts::{CHANGE, SESSIONS, TOKENS, register, reset, reset_token},
+    accounts::{CHANGE, SESSIONS, TOKENS, reset, reset_token},
     row,
     test_server::{Somebody, TestServer},
 };
