@@ -24,8 +24,8 @@ pub enum KeyError {
     /// The data directory has a master key, which is created after the store, and no store. None is
     /// created in its place.
     #[error(
-        "the data directory has the master key {} and no store: put store.redb and the files of its \
-         log back, or import a backup; to begin with an empty store, move the key away, or use \
+        "the data directory has the master key {} and no store: put store.redb and the files of \
+         its log back, or import a backup; to begin with an empty store, move the key away, or use \
          another directory",
         key.display()
     )]

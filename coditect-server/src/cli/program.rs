@@ -1,5 +1,5 @@
-//! The program: runs the server until a signal arrives, or an operator's subcommand. It is a part of
-//! the library so that the code of the server is generated once.
+//! The program: runs the server until a signal arrives, or an operator's subcommand. It is a part
+//! of the library so that the code of the server is generated once.
 //!
 //! The server writes one line to stdout, its URL; everything else is logged to stderr. Exit codes:
 //! 0 on success, also after a stop by a signal; 1 on an error; 2 for invalid arguments or settings;

@@ -1,8 +1,8 @@
 //! The derive macros of `coditect-store`, which re-exports and documents them.
 //!
 //! A derived `Entity` expands to the explicit form: an `impl Entity`, and what `indexes!` expands
-//! to. A mistake in an attribute is one error at the attribute or field that has it; the expansion then
-//! contains a placeholder implementation, so that no other errors follow.
+//! to. A mistake in an attribute is one error at the attribute or field that has it; the expansion
+//! then contains a placeholder implementation, so that no other errors follow.
 
 mod attributes;
 mod entity;

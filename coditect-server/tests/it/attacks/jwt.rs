@@ -96,23 +96,23 @@ pub(super) fn rows() -> Vec<Row> {
         }),
         forged("HS256 with an empty key", "CVE-2019-20933", |_, token| by_hmac(token, b"")),
         headed("another family of algorithm, rightly signed", "RFC 8725, 3.1", |_, header| {
-            header["alg"] = json!("ES256")
+            header["alg"] = json!("ES256");
         }),
         headed("an algorithm that there is not", "RFC 7515, 4.1.1", |_, header| {
-            header["alg"] = json!("Ed25519ph")
+            header["alg"] = json!("Ed25519ph");
         }),
         headed("no algorithm", "RFC 7515, 4.1.1", |_, header| without("alg")(header)),
         headed("a kid that nobody has", "RFC 8725, 3.10", |_, header| {
-            header["kid"] = json!("01900000-0000-7000-8000-000000000000")
+            header["kid"] = json!("01900000-0000-7000-8000-000000000000");
         }),
         headed("a kid that is a path", "RFC 8725, 3.10; CWE-22", |_, header| {
-            header["kid"] = json!("../../../../dev/null")
+            header["kid"] = json!("../../../../dev/null");
         }),
         headed("a kid that is SQL", "RFC 8725, 3.10; CWE-89", |_, header| {
-            header["kid"] = json!("' UNION SELECT 'key' --")
+            header["kid"] = json!("' UNION SELECT 'key' --");
         }),
         headed("a kid of ten kilobytes", "CWE-770", |_, header| {
-            header["kid"] = json!("x".repeat(10_000))
+            header["kid"] = json!("x".repeat(10_000));
         }),
         headed("a kid that is a number", "RFC 7515, 4.1.4", |_, header| header["kid"] = json!(7)),
         headed("no kid", "RFC 8725, 3.8", |_, header| without("kid")(header)),
@@ -138,7 +138,7 @@ pub(super) fn rows() -> Vec<Row> {
             header["crit"] = json!(["exp"]);
         }),
         headed("a JWT of another kind", "RFC 9068, 4; RFC 8725, 3.11", |_, header| {
-            header["typ"] = json!("JWT")
+            header["typ"] = json!("JWT");
         }),
         headed("a JWT of no kind", "RFC 9068, 4", |_, header| without("typ")(header)),
         forged("a key of another installation", "RFC 8725, 3.8", |env, token| {
@@ -170,16 +170,16 @@ pub(super) fn rows() -> Vec<Row> {
         }),
         saying("no issuer", "RFC 8725, 3.8", without("iss")),
         saying("another issuer", "RFC 8725, 3.8", |said| {
-            said["iss"] = json!("https://evil.example")
+            said["iss"] = json!("https://evil.example");
         }),
         saying("a list of issuers", "CVE-2024-53861; RFC 7519, 4.1.1", |said| {
-            said["iss"] = json!([said["iss"]])
+            said["iss"] = json!([said["iss"]]);
         }),
         saying("an issuer that is a number", "RFC 7519, 4.1.1", |said| said["iss"] = json!(0)),
         saying("no audience", "RFC 8725, 3.9", without("aud")),
         saying("another audience", "RFC 8725, 3.9", |said| said["aud"] = json!("billing")),
         saying("a list of audiences", "RFC 7519, 4.1.3", |said| {
-            said["aud"] = json!(["evil", said["aud"]])
+            said["aud"] = json!(["evil", said["aud"]]);
         }),
         saying("no session", "OWASP ASVS 5, 7.2", without("session_id")),
         saying("a session that is a number", "RFC 8725, 2.6", |said| said["session_id"] = json!(1)),

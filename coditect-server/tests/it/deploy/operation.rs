@@ -6,7 +6,11 @@ use super::{
     nginx::{ADA, Site},
     proxy::Setup,
 };
-use crate::{client::Call, signed_in_session::SignedInSession, tls};
+use crate::{
+    client::{Call, call},
+    signed_in_session::SignedInSession,
+    tls,
+};
 
 #[tokio::test]
 async fn operator_routes_are_hidden_and_others_served() {

@@ -72,8 +72,8 @@ impl Calls {
             }
             let folder = folder.display();
             let message = format!(
-                "the file system of {folder} cannot sync folders ({error}), so a power loss could lose \
-                 files: use a local file system such as ext4, xfs, btrfs or ZFS"
+                "the file system of {folder} cannot sync folders ({error}), so a power loss could \
+                 lose files: use a local file system such as ext4, xfs, btrfs or ZFS"
             );
             io::Error::new(Io::Unsupported, message)
         })
@@ -91,8 +91,8 @@ impl Calls {
         }
         let refused = refused.map_or_else(String::new, |error| format!(" ({error})"));
         let message = format!(
-            "the file system of {} has neither RENAME_NOREPLACE nor hard links{refused}: use a local \
-             file system such as ext4, xfs, btrfs or ZFS",
+            "the file system of {} has neither RENAME_NOREPLACE nor hard links{refused}: use a \
+             local file system such as ext4, xfs, btrfs or ZFS",
             to.display()
         );
         Err(io::Error::new(Io::Unsupported, message))

@@ -44,8 +44,8 @@ pub(super) fn indicates_damage(error: &io::Error) -> bool {
 pub(super) fn broken(error: impl Into<redb::Error>) -> Error {
     let error = error.into();
     let kind = match &error {
-        // An earlier panic poisons a lock. redb panics, or finds tables of another type, only if the
-        // file is damaged.
+        // An earlier panic poisons a lock. redb panics, or finds tables of another type, only if
+        // the file is damaged.
         redb::Error::Corrupted(_)
         | redb::Error::LockPoisoned(_)
         | redb::Error::TableTypeMismatch { .. }

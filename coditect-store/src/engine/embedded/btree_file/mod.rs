@@ -202,7 +202,8 @@ impl BTreeFile {
         Ok(written)
     }
 
-    /// Writes `memtable`, a part of the WAL up to `version`; the file is then ahead of the recorded position.
+    /// Writes `memtable`, a part of the WAL up to `version`; the file is then ahead of the recorded
+    /// position.
     pub(super) fn apply_partial(&mut self, memtable: &Memtable, version: u64) -> Result<Written> {
         let written = self
             .write(memtable, |meta| meta.insert(PARTIAL_CHECKPOINT_VERSION, version).map(drop))?;

@@ -27,7 +27,8 @@ thread_local! {
     static SYNCS_OFTEN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Makes writes of this thread sync in small steps, so that syncs of the WAL are not delayed for long.
+/// Makes writes of this thread sync in small steps, so that syncs of the WAL are not delayed for
+/// long.
 pub(crate) fn sync_often() {
     SYNCS_OFTEN.set(true);
 }
@@ -91,13 +92,13 @@ pub(crate) fn refuse_orphaned_log(disk: &dyn Vfs) -> Result<()> {
     let folder = disk.folder();
     Err(corrupt(format!(
         "{FILE_NAME} is missing in {folder}, but its WAL exists ({name}): put the file back, or \
-         restore a backup into an empty folder; do not delete the WAL, which may have the only copy \
-         of the last commits"
+         restore a backup into an empty folder; do not delete the WAL, which may have the only \
+         copy of the last commits"
     )))
 }
 
-/// Creates the file under another name, and renames it once it is complete. Keeps the file of another
-/// process that was faster.
+/// Creates the file under another name, and renames it once it is complete. Keeps the file of
+/// another process that was faster.
 pub(super) fn create(disk: &dyn Vfs) -> Result<()> {
     let cannot = |error| unavailable(format!("cannot create {}", disk.show(FILE_NAME)), error);
     // Processes in different containers may share a folder and a process id.

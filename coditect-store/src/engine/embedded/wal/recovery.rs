@@ -239,9 +239,9 @@ impl Replay {
         let Some(lost) = &self.lost else { return Ok(self) };
         let message = format!(
             "the WAL is incomplete after {}: {lost}. Acknowledged commits are missing: put the \
-             missing log-*.wal files back, or restore a backup. To open the store without the later \
-             commits instead, run `coditect-server check --repair --accept-data-loss`, which keeps \
-             the remaining WAL files under other names",
+             missing log-*.wal files back, or restore a backup. To open the store without the \
+             later commits instead, run `coditect-server check --repair --accept-data-loss`, \
+             which keeps the remaining WAL files under other names",
             Moment(self.log_end.version)
         );
         Err(Error::new(ErrorKind::Corrupt, message))
