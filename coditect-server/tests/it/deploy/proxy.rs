@@ -80,7 +80,7 @@ impl Setup {
     /// in the directory.
     pub(super) fn with_tls(&mut self) {
         let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/README.md");
-        let readme = fs::read_to_string(readme).unwrap();
+        let readme = fs::read_to_string(readme).unwrap().replace("\\\n    ", "");
         let command = readme.lines().find(|line| line.starts_with("sed ")).unwrap();
         let path = self.folder.path().join("coditect.conf");
         fs::write(&path, &self.text).unwrap();
