@@ -206,7 +206,8 @@ impl SessionMemory {
             bytes: (usage.bytes + added.bytes).saturating_sub(removed.bytes),
         });
         let version = version.await?;
-        try_join_all(written.iter().map(|entry| tx.upsert(entry))).await?;
+        // Without indexes and blobs, what was read has nothing to be removed.
+        try_join_all(written.iter().map(|entry| tx.upsert_over(None, entry))).await?;
         Ok(version)
     }
 
@@ -233,7 +234,7 @@ impl SessionMemory {
         let (tenant_id, session_id) = (tenant, session);
         let entry = |(key, value)| Self { tenant_id, session_id, key, value, updated_at: now };
         let entries: Vec<Self> = after.into_iter().map(entry).collect();
-        try_join_all(entries.iter().map(|entry| tx.upsert(entry))).await?;
+        try_join_all(entries.iter().map(|entry| tx.upsert_over(None, entry))).await?;
         Ok(version)
     }
 

@@ -61,12 +61,9 @@ pub(super) async fn update<E: Entity>(
     replace(tx, maintenance.entries(tx, &*before)?, held, &encoded, &maintenance).await
 }
 
-/// Writes `record`, replacing one with its key. An entity without indexes and blobs is written
-/// without being read: there is nothing to remove for the earlier record.
+/// Writes `record`, replacing one with its key. It is read even if it has no index entries and no
+/// blobs: a record of a newer version of the program is not overwritten.
 pub(super) async fn upsert<E: Entity>(tx: &Transaction, record: &E) -> Result<()> {
-    if E::INDEXES.is_empty() && E::BLOBS.is_none() {
-        return upsert_over(tx, None, record).await;
-    }
     let encoded = encode(tx, record)?;
     let _claim = tx.claim(vec![encoded.key.clone()]).await;
     let (before, maintenance) = read_for_write::<E>(tx, &encoded.key).await;

@@ -217,14 +217,13 @@ impl Transaction {
     }
 
     /// Writes a record, replacing one with the same key, and updates its index entries. Two rounds
-    /// of reads: the record, and each new unique value. An entity without indexes and
-    /// [blobs](Entity::BLOBS) is not read: two concurrent writers of such a record do not conflict,
-    /// unless they read it.
+    /// of reads: the record, and each new unique value.
     ///
     /// # Errors
     ///
-    /// `UniqueViolation` with the index's name if another record has one of its unique values. This
-    /// call writes nothing then, and the transaction can continue.
+    /// `UniqueViolation` with the index's name if another record has one of its unique values;
+    /// `NewerFormat` if a newer version of the program wrote the record. This call writes nothing
+    /// then, and the transaction can continue.
     pub async fn upsert<E: Entity>(&self, record: &E) -> Result<()> {
         index_maintainer::upsert(self, record).await
     }
