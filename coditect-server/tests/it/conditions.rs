@@ -19,7 +19,7 @@ async fn signed_in() -> (Running, SignedInSession) {
     (server, signed_in)
 }
 
-/// Returns a path of a template, with the session of the signed_in.
+/// Returns a path of a template, with the session of the signed-in user.
 fn path(signed_in: &SignedInSession, template: &str) -> String {
     let session = signed_in.path.rsplit('/').next().unwrap();
     let template = match template.strip_prefix("/api/v5/sessions/{id}") {

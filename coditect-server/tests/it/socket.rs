@@ -94,7 +94,7 @@ impl Asking {
 }
 
 impl Socket {
-    /// Opens a socket with the token of the signed_in, as `client`.
+    /// Opens a socket with the token of the signed-in user, as `client`.
     pub(crate) async fn open(signed_in: &SignedInSession, client: &str) -> (Self, Value) {
         let asking =
             Asking::of(signed_in).bearer(&signed_in.token).query(&format!("client={client}"));

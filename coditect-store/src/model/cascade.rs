@@ -18,7 +18,10 @@
 //! Files of a workspace remain: the workspace outlives the session. The deletion of a tenant starts
 //! with its users, so that nothing can be added to it, and repeats until no key is left.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use chrono::{DateTime, Utc};
+use futures_util::future::try_join;
 
 use super::{
     AuthSession, ClientSequence, ClientState, Conversation, ConversationId, Deleted, Deletion,
@@ -26,7 +29,7 @@ use super::{
     Tenant, TenantId, User, UserId,
 };
 use crate::{
-    BatchLimit, BatchSize, Counter, Entity, Error, Result, Store,
+    BatchLimit, BatchSize, Counter, Entity, Error, ErrorKind, Result, Store,
     batch::map_concurrent,
     engine::{KeySelector, RangeQuery},
     entity::EntitySchema,
@@ -137,16 +140,16 @@ impl Store {
     pub async fn resume_deletion(&self, deletion: &Deletion) -> Result<()> {
         let tenant = deletion.tenant_id;
         match deletion.of {
-            Deleted::Tenant => return self.delete_rest_of_tenant(tenant).await,
+            Deleted::Tenant => return self.delete_rest_of_tenant(deletion).await,
             Deleted::Logins(user) => return self.delete_revoked_logins(tenant, user).await,
             Deleted::Session(session) => {
-                self.delete_rest_of_session(tenant, session, deletion.requested_at).await?;
+                self.delete_rest_of_session(deletion, session).await?;
             }
             Deleted::Conversation(conversation) => {
                 let unlink =
-                    |tx| async move { unlink_conversation(&tx, tenant, conversation).await };
-                while !self.run_idempotent(unlink).await? {}
-                self.delete_messages(tenant, conversation).await?;
+                    |tx, _| async move { unlink_conversation(&tx, tenant, conversation).await };
+                self.repeat(deletion, BATCH, unlink).await?;
+                self.delete_messages(deletion, conversation).await?;
             }
         }
         self.run_idempotent(|tx| async move {
@@ -183,34 +186,73 @@ impl Store {
         }
     }
 
-    async fn delete_rest_of_session(
+    /// Runs one batch of `deletion`, unless that is complete: then returns `None`. Another process
+    /// may have completed it, and the same keys may exist again, by the import of a tenant.
+    async fn step<T, F, Fut>(
         &self,
-        tenant: TenantId,
-        session: SessionId,
-        requested_at: DateTime<Utc>,
-    ) -> Result<()> {
-        self.delete_keys::<SessionMemory>(tenant, &session).await?;
-        self.delete_keys::<ClientState>(tenant, &session).await?;
-        self.run_idempotent(|tx| async move { release_state(&tx, tenant, session).await }).await?;
-        self.delete_keys::<SessionState>(tenant, &session).await?;
-        self.delete_sequences(tenant, session).await?;
-        self.delete_drafts(tenant, session).await?;
-        self.delete_files(tenant, session).await?;
-        self.delete_conversations(tenant, session, requested_at).await
+        deletion: &Deletion,
+        size: &BatchSize,
+        body: F,
+    ) -> Result<Option<T>>
+    where
+        F: Fn(Transaction, BatchLimit) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let (key, body, is_complete) = (&deletion.key(), &body, &AtomicBool::new(false));
+        let step = |tx: Transaction, limit| async move {
+            is_complete.store(false, Ordering::Relaxed);
+            let pending = async {
+                if tx.get::<Deletion>(Global, key).await?.is_none() {
+                    is_complete.store(true, Ordering::Relaxed);
+                    return Err(Error::new(ErrorKind::NotFound, "the deletion is complete"));
+                }
+                Ok(())
+            };
+            try_join(pending, body(tx.clone(), limit)).await.map(|((), done)| done)
+        };
+        match self.run_batch(size, step).await {
+            Err(_) if is_complete.load(Ordering::Relaxed) => Ok(None),
+            done => done.map(Some),
+        }
+    }
+
+    /// Runs batches of `deletion` of at most `most` records until one returns true.
+    async fn repeat<F, Fut>(&self, deletion: &Deletion, most: usize, body: F) -> Result<()>
+    where
+        F: Fn(Transaction, BatchLimit) -> Fut,
+        Fut: Future<Output = Result<bool>>,
+    {
+        let size = BatchSize::new(most);
+        while self.step(deletion, &size, &body).await? == Some(false) {}
+        Ok(())
+    }
+
+    async fn delete_rest_of_session(&self, of: &Deletion, session: SessionId) -> Result<()> {
+        let tenant = of.tenant_id;
+        self.delete_keys::<SessionMemory>(of, &session).await?;
+        self.delete_keys::<ClientState>(of, &session).await?;
+        let release =
+            |tx, _| async move { release_state(&tx, tenant, session).await.map(|()| true) };
+        self.repeat(of, BATCH, release).await?;
+        self.delete_keys::<SessionState>(of, &session).await?;
+        self.delete_sequences(of, session).await?;
+        self.delete_drafts(of, session).await?;
+        self.delete_files(of, session).await?;
+        self.delete_conversations(of, session).await
     }
 
     /// Deletes the records whose keys start with `front`.
-    async fn delete_keys<E>(&self, tenant: TenantId, front: &impl KeyPart) -> Result<()>
+    async fn delete_keys<E>(&self, of: &Deletion, front: &impl KeyPart) -> Result<()>
     where
         E: Entity<Scope = TenantId>,
     {
         const { assert!(E::INDEXES.is_empty(), "clearing a range bypasses indexes") };
-        let range = KeyRange::tuples(&E::SPACE.key(self.root(), tenant, front));
-        clear::range(self, range).await
+        let range = KeyRange::tuples(&E::SPACE.key(self.root(), of.tenant_id, front));
+        clear::range(self, range, &of.stored_key(self.root())).await
     }
 
-    async fn delete_sequences(&self, tenant: TenantId, session: SessionId) -> Result<()> {
-        let size = BatchSize::new(BATCH);
+    async fn delete_sequences(&self, of: &Deletion, session: SessionId) -> Result<()> {
+        let tenant = of.tenant_id;
         let sequences = |tx: Transaction, limit: BatchLimit| async move {
             let some = tx.list_keys::<ClientSequence>(tenant, (session,));
             let some = some.page(limit.rows(), None).await?;
@@ -218,12 +260,11 @@ impl Store {
             map_concurrent(&keys, |key| tx.delete::<ClientSequence>(tenant, key)).await?;
             Ok::<_, Error>(keys.is_empty())
         };
-        while !self.run_batch(&size, sequences).await? {}
-        Ok(())
+        self.repeat(of, BATCH, sequences).await
     }
 
-    async fn delete_drafts(&self, tenant: TenantId, session: SessionId) -> Result<()> {
-        let size = BatchSize::new(BATCH);
+    async fn delete_drafts(&self, of: &Deletion, session: SessionId) -> Result<()> {
+        let (tenant, size) = (of.tenant_id, BatchSize::new(BATCH));
         let drafts = |tx: Transaction, limit: BatchLimit| async move {
             let some = tx.list_keys::<Draft>(tenant, (session,)).page(limit.rows(), None).await?;
             let discard = |draft: Draft| {
@@ -234,7 +275,7 @@ impl Store {
             Ok::<_, Error>(some.items.iter().map(|draft| draft.blob.id).collect::<Vec<_>>())
         };
         loop {
-            let blobs = self.run_batch(&size, drafts).await?;
+            let blobs = self.step(of, &size, drafts).await?.unwrap_or_default();
             if blobs.is_empty() {
                 return Ok(());
             }
@@ -242,8 +283,8 @@ impl Store {
         }
     }
 
-    async fn delete_files(&self, tenant: TenantId, session: SessionId) -> Result<()> {
-        let size = BatchSize::new(FILES);
+    async fn delete_files(&self, of: &Deletion, session: SessionId) -> Result<()> {
+        let (tenant, size) = (of.tenant_id, BatchSize::new(FILES));
         let files = |tx: Transaction, limit: BatchLimit| async move {
             let files = tx.scan(&File::BY_SESSION, tenant, session);
             let files = files.page(limit.rows(), None).await?.items;
@@ -253,7 +294,7 @@ impl Store {
             Ok::<_, Error>((files.is_empty(), removed))
         };
         loop {
-            let (done, blobs) = self.run_batch(&size, files).await?;
+            let Some((done, blobs)) = self.step(of, &size, files).await? else { return Ok(()) };
             blob::remove_all(self, blobs.into_iter().map(|blob| (tenant, blob.id)), None).await?;
             if done {
                 return Ok(());
@@ -261,13 +302,8 @@ impl Store {
         }
     }
 
-    async fn delete_conversations(
-        &self,
-        tenant: TenantId,
-        session: SessionId,
-        requested_at: DateTime<Utc>,
-    ) -> Result<()> {
-        let size = BatchSize::new(BATCH);
+    async fn delete_conversations(&self, of: &Deletion, session: SessionId) -> Result<()> {
+        let (tenant, requested_at, size) = (of.tenant_id, of.requested_at, BatchSize::new(BATCH));
         let conversations = |tx: Transaction, limit: BatchLimit| async move {
             let begun = tx.scan(&Conversation::BY_SESSION, tenant, session);
             let begun = begun.page(limit.rows(), None).await?.items;
@@ -277,7 +313,7 @@ impl Store {
             Ok::<_, Error>(deletions.into_iter().flatten().collect::<Vec<_>>())
         };
         loop {
-            let deletions = self.run_batch(&size, conversations).await?;
+            let deletions = self.step(of, &size, conversations).await?.unwrap_or_default();
             for deletion in &deletions {
                 Box::pin(self.resume_deletion(deletion)).await?;
             }
@@ -287,8 +323,8 @@ impl Store {
         }
     }
 
-    async fn delete_messages(&self, tenant: TenantId, conversation: ConversationId) -> Result<()> {
-        let size = BatchSize::new(BATCH);
+    async fn delete_messages(&self, of: &Deletion, conversation: ConversationId) -> Result<()> {
+        let tenant = of.tenant_id;
         let messages = |tx: Transaction, limit: BatchLimit| async move {
             let page = tx.events::<Message>(tenant, conversation, ..);
             let page = page.page(limit.rows(), None).await?;
@@ -299,8 +335,7 @@ impl Store {
             tx.release(tenant, Counter::BYTES, bytes)?;
             Ok::<_, Error>(positions.is_empty())
         };
-        while !self.run_batch(&size, messages).await? {}
-        Ok(())
+        self.repeat(of, BATCH, messages).await
     }
 
     /// Deletes the login sessions of earlier epochs. The last transaction reads the user and finds
@@ -327,27 +362,27 @@ impl Store {
         Ok(())
     }
 
-    async fn delete_rest_of_tenant(&self, tenant: TenantId) -> Result<()> {
+    async fn delete_rest_of_tenant(&self, of: &Deletion) -> Result<()> {
+        let (tenant, pending) = (of.tenant_id, of.stored_key(self.root()));
         let typed: Vec<&EntitySchema> =
             self.schema().entities().filter(|of| of.is_indexed_in_tenants()).collect();
         loop {
             // Undeclared records cannot be deleted without their entries.
             self.run(|tx| async move { tx.require_nothing_foreign().await }).await?;
             for declaration in &typed {
-                let size = BatchSize::new(BATCH);
                 let delete = |tx, limit| delete_records(tx, limit, declaration, tenant);
-                while !self.run_batch(&size, delete).await? {}
+                self.repeat(of, BATCH, delete).await?;
             }
             // The remaining keys have no index entries.
             let KeyRange { mut begin, end } = self.root().tenant(tenant);
             let mut spared: Vec<KeyRange> =
-                typed.iter().map(|of| of.range(self.root(), tenant)).collect();
+                typed.iter().map(|typed| typed.range(self.root(), tenant)).collect();
             spared.sort_by(|a, b| a.begin.cmp(&b.begin));
             for space in spared {
-                clear::range(self, KeyRange { begin, end: space.begin }).await?;
+                clear::range(self, KeyRange { begin, end: space.begin }, &pending).await?;
                 begin = space.end;
             }
-            clear::range(self, KeyRange { begin, end }).await?;
+            clear::range(self, KeyRange { begin, end }, &pending).await?;
             if self.run_idempotent(|tx| async move { forget_tenant(&tx, tenant).await }).await? {
                 return Ok(());
             }
@@ -399,11 +434,16 @@ async fn delete_records(
     Ok(rows.is_empty())
 }
 
-/// Ends the deletion of a tenant, if the tenant has no keys left.
+/// Ends the deletion of a tenant, if the tenant has no keys left. Returns whether it has ended.
 async fn forget_tenant(tx: &Transaction, tenant: TenantId) -> Result<bool> {
     let all = tx.root().tenant(tenant);
     let first = KeySelector::first_greater_or_equal(all.begin.clone());
-    if all.contains(&tx.engine().get_key(&first).await?) {
+    let pending = tx.get::<Deletion>(Global, (tenant, Deleted::Tenant));
+    let (pending, first) = try_join(pending, tx.engine().get_key(&first)).await?;
+    if pending.is_none() {
+        return Ok(true);
+    }
+    if all.contains(&first) {
         return Ok(false);
     }
     let deletions = tx.list_keys::<Deletion>(Global, (tenant,)).page(BATCH, None).await?;

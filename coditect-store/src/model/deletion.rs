@@ -61,6 +61,11 @@ impl Deletion {
         KeyRange::tuples(&Self::SPACE.key(root, Global, &tenant))
     }
 
+    /// Returns the key of this deletion.
+    pub(crate) fn stored_key(&self, root: &Root) -> Vec<u8> {
+        Self::key_of(root, self.tenant_id, self.of)
+    }
+
     /// Returns the key of the deletion of `of`.
     pub(crate) fn key_of(root: &Root, tenant: TenantId, of: Deleted) -> Vec<u8> {
         record_key::<Self>(root, Global, &(tenant, of))

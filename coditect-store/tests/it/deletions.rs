@@ -256,6 +256,37 @@ async fn a_deleted_tenant_leaves_no_key_and_the_others_keep_all() {
     inhabited(&store, "ada").await;
 }
 
+/// Another process completes a deletion, and the tenant is imported with the same keys, between two
+/// batches of this one.
+#[tokio::test]
+async fn completed_deletion_leaves_rows_that_are_written_anew() {
+    let store = planner().await;
+    let (tenant, user) = inhabited(&store, "ada").await;
+    let session = furnished(&store, tenant, user, 3).await;
+    let conversations = store.begin().list::<Conversation>(tenant).all(9).await.unwrap();
+    let id = conversations[1].id;
+    let before = &rows(&store).await;
+    let now = Clock::system().now();
+    let conversation =
+        |tx: Transaction| async move { tx.delete_conversation(tenant, id, now).await };
+    let conversation = store.run(conversation).await.unwrap().unwrap();
+    let session = delete_session(&store, tenant, session).await.unwrap().unwrap();
+    let tenant = delete_tenant(&store, tenant).await.unwrap().unwrap();
+    store.resume_deletion(&tenant).await.unwrap();
+    assert!(rows(&store).await.is_empty());
+
+    let again = |tx: Transaction| async move {
+        before.iter().for_each(|row| tx.engine().set(&row.key, &row.value));
+        Ok::<_, coditect_store::Error>(())
+    };
+    store.run(again).await.unwrap();
+    for deletion in [conversation, session, tenant] {
+        store.resume_deletion(&deletion).await.unwrap();
+        assert_eq!(&rows(&store).await, before, "{deletion:?}");
+    }
+    is_sound(&store).await;
+}
+
 #[tokio::test]
 async fn deletion_interrupted_anywhere_is_resumed_by_the_next() {
     use std::{future::Future as _, pin::pin, task::Poll};

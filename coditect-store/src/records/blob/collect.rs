@@ -6,7 +6,7 @@ use super::{BlobId, BlobState, OrphanBlob, counted};
 use crate::{
     Counter, Error, Result, Store, Transaction,
     batch::map_bounded,
-    entity::CHUNKS,
+    entity::{CHUNKS, record_key},
     keyspace::{KeyRange, TenantId},
     records::clear,
 };
@@ -55,7 +55,8 @@ pub(crate) async fn remove(
         return Ok(());
     }
     let chunks = KeyRange::tuples(&CHUNKS.key(store.root(), tenant, &id));
-    clear::range(store, chunks).await?;
+    let released = record_key::<OrphanBlob>(store.root(), tenant, &id);
+    clear::range(store, chunks, &released).await?;
     let forget = |tx: Transaction| async move {
         match tx.delete::<OrphanBlob>(tenant, id).await? {
             Some(OrphanBlob { counted_bytes: bytes @ 1.., .. }) => {
