@@ -66,7 +66,6 @@
 //! | change a record that a client has read earlier | [`Transaction::update_at`], [`Revision`] |
 //! | read many records, page by page | [`Transaction::scan`], [`Transaction::list`], [`Scan::page`] |
 //! | append events in commit order | [`entity::stream`], [`Transaction::append`] |
-//! | restrict a transaction to one tenant | [`Transaction::tenant`] |
 //! | count, and enforce a limit | [`records::quota`] |
 //! | store byte strings of any length | [`records::blob`], [`BlobUpload`], [`BlobReader`], [`model::File::put`] |
 //! | be notified of a change | [`Transaction::watch`] |

@@ -276,7 +276,9 @@ async fn completed_deletion_leaves_rows_that_are_written_anew() {
     assert!(rows(&store).await.is_empty());
 
     let again = |tx: Transaction| async move {
-        before.iter().for_each(|row| tx.engine().set(&row.key, &row.value));
+        for row in before {
+            tx.engine().set(&row.key, &row.value);
+        }
         Ok::<_, coditect_store::Error>(())
     };
     store.run(again).await.unwrap();
