@@ -142,7 +142,7 @@ async fn compare(
     writeln!(
         table,
         "Medians of {} rounds in turn (lowest to highest), one client; the ratio is that of a \
-         round.\n\n | sessions created | bare append and sync | ratio |\n|---|---|---|\n\
+         round.\n\n| sessions created | bare append and sync | ratio |\n|---|---|---|\n\
          | {:.0}/s {} | {:.0}/s {} | {:.2} {} |\n",
         plan.rounds,
         median(&ours),
@@ -265,7 +265,7 @@ fn listed(stretches: &[Stretch]) -> String {
     let mut table = format!(
         "{CLIENTS} clients that create sessions as fast as they can, over ten seconds each.\n\n\
          | after, s | created/s | p50, ms | p99.9, ms | worst, ms | worst bare append, ms | \
-         memory, MiB |\n |---|---|---|---|---|---|---|\n"
+         memory, MiB |\n|---|---|---|---|---|---|---|\n"
     );
     for Stretch { after, rate, took: [middle, most, worst], bare, memory } in stretches {
         // Writing into a string does not fail.

@@ -39,7 +39,7 @@ const SCHEMAS: &str = "#/components/schemas/";
 const DESCRIPTION: &str = "The persistence and identity core of a multi-tenant cloud IDE.\n\n\
     Successful responses are `{\"success\": true, \"data\": …}`; lists add `next_cursor`. \
     Failures are `{\"success\": false, \"error\": {\"code\", \"message\", \"request_id\", \
-    \"fields\"?}}`.\n\n Names in bodies and queries may be `snake_case` or `camelCase`; each may \
+    \"fields\"?}}`.\n\nNames in bodies and queries may be `snake_case` or `camelCase`; each may \
     occur once. Unknown fields and query parameters are refused and named in the error, as are \
     integers beyond 64 bits. Times are RFC 3339 in UTC with milliseconds. Unsupported methods get \
     405. Headers marked `x-everywhere` may occur in every response; other headers are listed with \

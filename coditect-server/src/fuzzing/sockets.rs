@@ -57,7 +57,7 @@ fn talk(session: &str, bytes: &[u8]) -> Vec<u8> {
     let mut stream = WORLD.connect();
     let request = format!(
         "GET {session}/ws HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nConnection: \
-         Upgrade\r\n Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         WORLD.token
     );

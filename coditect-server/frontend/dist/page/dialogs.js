@@ -36,8 +36,8 @@ export function resolve(path, mine, theirs) {
     return open(title, (done) => [
         h('p', {}, theirs === null
             ? 'Nothing was saved. Keep your version to create the file again, or discard it.'
-            : 'Nothing was overwritten. Keep your version, and theirs remains as an older version of ' +
-                'the file. Take theirs, and your version is kept as a draft.'),
+            : 'Nothing was overwritten. Keep your version, and theirs remains as an older version ' +
+                'of the file. Take theirs, and your version is kept as a draft.'),
         h('div', { class: 'versions' }, side('Your version (not saved)', mine), theirs === null ? null : side('Saved version', theirs)),
         h('div', { class: 'actions' }, button('Cancel', () => done(null), { autofocus: true }), button(theirs === null ? 'Discard mine' : 'Take theirs', () => done('theirs')), button('Keep mine', () => done('mine'), { class: 'main' })),
     ], 'wide');
